@@ -1,0 +1,88 @@
+// The bridge: MQTT in, Kafka out, REST beside it. Wiring only.
+import { randomBytes } from 'node:crypto'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { loadConfig } from '@iot/shared/config'
+import { createKafka, ensureTopics } from '@iot/shared/kafka'
+import { runService } from '@iot/shared/lifecycle'
+import { createPublisher } from '@iot/shared/publisher'
+import { buildApi } from './api.js'
+import { createControlConnection } from './commands.js'
+import { bridgeSchema } from './config.js'
+import { deviceIdOf, ingest } from './ingest.js'
+import { createMqttSource } from './mqtt-source.js'
+import { createPresence } from './presence.js'
+
+const SERVICE = 'mqtt-kafka-bridge'
+
+runService(
+  SERVICE,
+  () => loadConfig(bridgeSchema, process.env),
+  async (config, logger, lifecycle) => {
+    const { MQTT_URL: url, MQTT_TOPIC_PREFIX: prefix, KAFKA_TOPIC: topic } = config
+    const clientId = config.MQTT_CLIENT_ID ?? keptClientId(config.DATA_DIR)
+    const kafka = createKafka(SERVICE, config.KAFKA_BROKERS, logger)
+    const publisher = createPublisher(kafka, topic, SERVICE, logger)
+    const presence = createPresence(config.DEVICE_OFFLINE_TIMEOUT, config.MAX_ONLINE_DEVICES)
+
+    const source = createMqttSource(
+      { url, clientId, topic: `${prefix}/+/data`, maxInFlight: config.MAX_IN_FLIGHT },
+      ({ topic: from, payload }, stored) => {
+        const deviceId = deviceIdOf(from, prefix)
+        const original = payload as Buffer
+        const result = ingest(deviceId, original, config.MAX_PAYLOAD_BYTES, Math.floor(Date.now() / 1000))
+        if (result.ok) publisher.publish({ deviceId, value: result.value, source: from, original }, stored)
+        else publisher.deadLetter({ ...result, source: from, value: original }, stored)
+      },
+      logger,
+    )
+    const control = createControlConnection(
+      {
+        url,
+        clientId: `${clientId}-control`,
+        prefix,
+        timeoutMs: config.COMMAND_TIMEOUT_MS,
+        expirySeconds: config.DEVICE_OFFLINE_TIMEOUT,
+      },
+      presence.seen,
+      logger,
+    )
+    const api = buildApi(presence, control.send, {
+      kafka: publisher.check,
+      ingestion: source.check,
+      control: control.check,
+    })
+
+    let stopped = false
+    lifecycle.onStop('control', control.stop)
+    lifecycle.onStop('ingestion', source.stop)
+    lifecycle.onStop('publisher', publisher.stop)
+    lifecycle.onStop('intake', async () => {
+      stopped = true
+      source.pause()
+    })
+    lifecycle.onStop('api', () => api.close())
+    await api.listen({ host: config.API_HOST, port: config.API_PORT })
+    logger.info({ addresses: api.addresses(), clientId }, 'API listens')
+    control.start()
+    await ensureTopics(kafka, topic, config.KAFKA_TOPIC_PARTITIONS, logger, () => stopped)
+    if (stopped) return
+    publisher.start()
+    source.start()
+  },
+)
+
+/** The id of the persistent session, made once and kept in `dir`: stable over restarts, unique on the broker. */
+function keptClientId(dir: string): string {
+  const file = join(dir, 'mqtt-client-id')
+  try {
+    const kept = readFileSync(file, 'utf8').trim()
+    if (kept) return kept
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+  }
+  const made = `iot-bridge-${randomBytes(8).toString('hex')}`
+  mkdirSync(dir, { recursive: true })
+  writeFileSync(file, `${made}\n`)
+  return made
+}

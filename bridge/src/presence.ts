@@ -1,0 +1,50 @@
+// Who is online: device ids with the time of their last hello, in memory only, oldest first.
+// A device that timed out costs nothing, and past the limit new ones are refused.
+import { Counter, Gauge } from 'prom-client'
+
+const refused = new Counter({ name: 'iot_presence_refused_total', help: 'hellos of new devices refused at the limit' })
+const online = new Gauge({ name: 'iot_online_devices', help: 'devices online now' })
+
+export type Presence = {
+  /** A hello came from this device just now. */
+  seen(deviceId: string): void
+  isOnline(deviceId: string): boolean
+  /** The ids online now, sorted. */
+  list(): string[]
+}
+
+/** @param nowMs a monotonic clock in milliseconds */
+export function createPresence(timeoutSeconds: number, maxDevices: number, nowMs = () => performance.now()): Presence {
+  const lastSeen = new Map<string, number>() // in the order of the last hello, for it is deleted before it is set
+  let sorted: string[] | null = []
+
+  const dropTimedOut = () => {
+    const oldest = nowMs() - timeoutSeconds * 1000
+    for (const [deviceId, at] of lastSeen) {
+      if (at >= oldest) break
+      lastSeen.delete(deviceId)
+      sorted = null
+    }
+    online.set(lastSeen.size)
+  }
+
+  return {
+    seen(deviceId) {
+      if (!lastSeen.delete(deviceId)) {
+        dropTimedOut()
+        if (lastSeen.size >= maxDevices) return refused.inc()
+        sorted = null
+      }
+      lastSeen.set(deviceId, nowMs())
+    },
+    isOnline(deviceId) {
+      dropTimedOut()
+      return lastSeen.has(deviceId)
+    },
+    list() {
+      dropTimedOut()
+      sorted ??= [...lastSeen.keys()].sort()
+      return sorted
+    },
+  }
+}

@@ -1,0 +1,14 @@
+// The consumer's configuration: every environment variable it knows, with its default and bounds.
+import { commonSchema, integer, url } from '@iot/shared/config'
+import { z } from 'zod'
+
+export const consumerSchema = {
+  ...commonSchema,
+  KAFKA_GROUP_ID: z.string().default('kafka-redis-consumer'),
+  REDIS_URL: url('redis://127.0.0.1:6379', ['redis', 'rediss']),
+  BATCH_SIZE: integer(500, 1, 10_000),
+  BATCH_INTERVAL_MS: integer(10, 0, 600_000),
+  HISTORY_RETENTION_SECONDS: integer(18_000, 1, 31_536_000),
+  HEALTH_HOST: z.string().default('127.0.0.1'),
+  HEALTH_PORT: integer(8001, 0, 65_535),
+}

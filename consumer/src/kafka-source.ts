@@ -1,0 +1,223 @@
+// Reads the assigned partitions side by side and commits what was stored.
+//
+// Each partition has a lane: records are collected (by size and by time), written as one batch, then committed; one
+// batch of a lane is written at a time, so that a device's order holds. The fetch position runs ahead of the commit.
+// At every new generation of the group the lanes forget what they hold: it is read again from the committed offset,
+// by whoever owns the partition then.
+
+import type { KafkaClient } from '@iot/shared/kafka'
+import { backoffMs } from '@iot/shared/lifecycle'
+import type { Consumer } from 'kafkajs'
+import type { Logger } from 'pino'
+import { Counter, Histogram } from 'prom-client'
+import type { SourceRecord } from './batch.js'
+
+const SESSION_TIMEOUT_MS = 30_000
+const HEARTBEAT_MS = 3000
+const FETCH_WAIT_MS = 1000
+
+const stored = new Counter({ name: 'iot_stored_total', help: 'records written and committed' })
+const failures = new Counter({ name: 'iot_batch_retries_total', help: 'batches that failed and were repeated' })
+const sizes = new Histogram({
+  name: 'iot_batch_records',
+  help: 'records in a batch',
+  buckets: [1, 5, 20, 50, 100, 200, 500, 1000],
+})
+
+type Lane = {
+  partition: number
+  records: SourceRecord[]
+  firstAtMs: number
+  generation: number
+  wake: () => void
+  room: () => void
+}
+
+export type KafkaSource = {
+  start(): Promise<void>
+  check(): string | null
+  /** Reads nothing more, writes and commits what was read, leaves the group. */
+  stop(): Promise<void>
+}
+
+/** @param write stores one batch for good; what it throws is tried again, with the same batch */
+export function createKafkaSource(
+  kafka: KafkaClient,
+  options: { topic: string; groupId: string; batchSize: number; batchIntervalMs: number },
+  write: (records: SourceRecord[], partition: number) => Promise<void>,
+  onFatal: (error: unknown) => void,
+  logger: Logger,
+): KafkaSource {
+  const { topic, groupId, batchSize, batchIntervalMs } = options
+  const lanes = new Map<number, Lane>()
+  const running: Promise<void>[] = []
+  let consumer: Consumer | undefined
+  let generation = 0
+  let joined = false
+  let draining = false
+  let lastProblem: string | null = null
+
+  /** Waits until the lane holds a full batch, its oldest record has waited long enough, or all is to be drained. */
+  const filled = async (lane: Lane) => {
+    for (;;) {
+      const waitMs =
+        lane.records.length > 0 ? lane.firstAtMs + batchIntervalMs - performance.now() : Number.POSITIVE_INFINITY
+      if (lane.records.length >= batchSize || waitMs <= 0 || draining) return
+      await new Promise<void>((resolve) => {
+        const timer = Number.isFinite(waitMs) ? setTimeout(resolve, Math.ceil(waitMs)) : undefined
+        lane.wake = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+    }
+  }
+
+  const run = async (lane: Lane) => {
+    for (;;) {
+      await filled(lane)
+      if (lane.records.length === 0) return
+      const from = lane.generation
+      const records = lane.records.slice(0, batchSize)
+      for (let attempt = 0; lane.generation === from; attempt++) {
+        try {
+          await write(records, lane.partition)
+          lastProblem = null
+          break
+        } catch (err) {
+          failures.inc()
+          lastProblem = (err as Error).message
+          if (attempt % 20 === 0)
+            logger.warn({ error: lastProblem, partition: lane.partition }, 'batch not written, trying on')
+          await new Promise((resolve) => setTimeout(resolve, backoffMs(attempt)))
+        }
+      }
+      if (lane.generation !== from) continue
+      lane.records = lane.records.slice(records.length)
+      lane.firstAtMs = performance.now()
+      lane.room()
+      await commit(lane, records, from)
+    }
+  }
+
+  const commit = async (lane: Lane, records: SourceRecord[], from: number) => {
+    const offset = String(BigInt(records.at(-1)?.offset ?? 0) + 1n)
+    try {
+      if (lane.generation !== from) return
+      await consumer?.commitOffsets([{ topic, partition: lane.partition, offset }])
+      stored.inc(records.length)
+      sizes.observe(records.length)
+    } catch (err) {
+      // the next batch's commit covers this one; after a rebalance the records are read again
+      logger.warn({ error: (err as Error).message, partition: lane.partition, offset }, 'offset not committed')
+    }
+  }
+
+  const laneOf = (partition: number): Lane => {
+    let lane = lanes.get(partition)
+    if (!lane) {
+      lane = { partition, records: [], firstAtMs: 0, generation, wake: () => {}, room: () => {} }
+      lanes.set(partition, lane)
+      running.push(run(lane).catch(onFatal))
+    }
+    return lane
+  }
+
+  const forgetLanes = () => {
+    generation++
+    for (const lane of lanes.values()) {
+      lane.generation = generation
+      lane.records = []
+      lane.room()
+    }
+  }
+
+  const open = () => {
+    const made = kafka.consumer({
+      groupId,
+      sessionTimeout: SESSION_TIMEOUT_MS,
+      rebalanceTimeout: SESSION_TIMEOUT_MS,
+      heartbeatInterval: HEARTBEAT_MS,
+      maxWaitTimeInMs: FETCH_WAIT_MS,
+      minBytes: 1,
+      allowAutoTopicCreation: false,
+      retry: { restartOnFailure: async () => true },
+    })
+    made.on('consumer.group_join', ({ payload }) => {
+      forgetLanes()
+      joined = true
+      logger.info({ partitions: payload.memberAssignment[topic] ?? [] }, 'partitions assigned')
+    })
+    for (const event of ['consumer.rebalancing', 'consumer.stop', 'consumer.disconnect'] as const)
+      made.on(event, () => {
+        joined = false
+      })
+    made.on('consumer.crash', ({ payload }) => {
+      joined = false
+      lastProblem = payload.error.message
+      logger.warn({ error: payload.error.message, restart: payload.restart }, 'Kafka consumer failed')
+      if (!payload.restart) onFatal(payload.error)
+    })
+    return made
+  }
+
+  return {
+    async start() {
+      for (let attempt = 0; !draining; attempt++) {
+        const made = open()
+        try {
+          await made.connect()
+          await made.subscribe({ topics: [topic], fromBeginning: true })
+          consumer = made
+          break
+        } catch (err) {
+          await made.disconnect().catch(() => {})
+          lastProblem = (err as Error).message
+          if (attempt % 20 === 0) logger.warn({ error: lastProblem }, 'waiting for Kafka')
+          await new Promise((resolve) => setTimeout(resolve, backoffMs(attempt)))
+        }
+      }
+      if (draining) return
+      await consumer?.run({
+        autoCommit: false,
+        eachBatchAutoResolve: false,
+        partitionsConsumedConcurrently: 64,
+        eachBatch: async ({ batch, resolveOffset, heartbeat, isRunning, isStale }) => {
+          const lane = laneOf(batch.partition)
+          const from = lane.generation
+          // one batch being written and one being filled: beyond that Kafka keeps the rest
+          for (const message of batch.messages) {
+            while (lane.records.length >= 2 * batchSize) {
+              const room = new Promise<void>((resolve) => {
+                const timer = setTimeout(resolve, HEARTBEAT_MS)
+                lane.room = () => {
+                  clearTimeout(timer)
+                  resolve()
+                }
+              })
+              await room
+              await heartbeat()
+              if (lane.generation !== from || !isRunning() || isStale() || draining) return
+            }
+            if (lane.records.length === 0) lane.firstAtMs = performance.now()
+            lane.records.push(message)
+            resolveOffset(message.offset)
+            if (lane.records.length === 1 || lane.records.length >= batchSize) lane.wake()
+          }
+          await heartbeat()
+        },
+      })
+    },
+    check: () => (!joined ? `Kafka: ${lastProblem ?? 'not joined yet'}` : lastProblem),
+    async stop() {
+      consumer?.pause([{ topic }])
+      draining = true
+      for (const lane of lanes.values()) {
+        lane.room()
+        lane.wake()
+      }
+      await Promise.all(running)
+      await consumer?.disconnect()
+    },
+  }
+}

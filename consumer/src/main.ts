@@ -1,0 +1,64 @@
+// The consumer: Kafka in, Redis out, offsets committed after. Wiring only.
+import { loadConfig } from '@iot/shared/config'
+import type { DeadLetter } from '@iot/shared/contract'
+import { addHealthRoutes } from '@iot/shared/health'
+import { createKafka } from '@iot/shared/kafka'
+import { runService } from '@iot/shared/lifecycle'
+import { createPublisher } from '@iot/shared/publisher'
+import { fastify } from 'fastify'
+import { type DeviceWork, planBatch } from './batch.js'
+import { consumerSchema } from './config.js'
+import { createKafkaSource } from './kafka-source.js'
+import { createRedisSink } from './redis-sink.js'
+
+const SERVICE = 'kafka-redis-consumer'
+const REJECTION_TRIES = 3
+
+runService(
+  SERVICE,
+  () => loadConfig(consumerSchema, process.env),
+  async (config, logger, lifecycle) => {
+    const { KAFKA_TOPIC: topic, KAFKA_GROUP_ID: groupId } = config
+    const kafka = createKafka(SERVICE, config.KAFKA_BROKERS, logger)
+    const publisher = createPublisher(kafka, topic, SERVICE, logger)
+    const sink = createRedisSink(config.REDIS_URL, config.HISTORY_RETENTION_SECONDS, logger)
+
+    const deadLetter = (letter: DeadLetter) => new Promise<void>((resolve) => publisher.deadLetter(letter, resolve))
+
+    const source = createKafkaSource(
+      kafka,
+      { topic, groupId, batchSize: config.BATCH_SIZE, batchIntervalMs: config.BATCH_INTERVAL_MS },
+      async (records, partition) => {
+        const from = `${topic}/${partition}`
+        const { devices, rejected } = planBatch(records, from)
+        let refused: { work: DeviceWork; error: string }[] = await sink.write(devices, partition)
+        for (let tries = 1; refused.length > 0 && tries < REJECTION_TRIES; tries++) {
+          refused = await sink.write(
+            refused.map(({ work }) => work),
+            partition,
+          )
+        }
+        for (const { work, error } of refused) {
+          logger.error({ error, records: work.records.length, partition }, 'Redis refuses a device: dead-lettered')
+          for (const { offset, value } of work.records)
+            rejected.push({ reason: 'redis_rejected', source: `${from}@${offset}`, deviceId: work.deviceId, value })
+        }
+        await Promise.all(rejected.map(deadLetter))
+      },
+      lifecycle.fail,
+      logger,
+    )
+    const health = fastify({ forceCloseConnections: 'idle' })
+    addHealthRoutes(health, { kafka: source.check, redis: sink.check, dead_letters: publisher.check })
+
+    lifecycle.onStop('health', () => health.close())
+    lifecycle.onStop('redis', sink.stop)
+    lifecycle.onStop('publisher', publisher.stop)
+    lifecycle.onStop('kafka', source.stop)
+    await health.listen({ host: config.HEALTH_HOST, port: config.HEALTH_PORT })
+    logger.info({ addresses: health.addresses() }, 'health listens')
+    sink.start()
+    publisher.start()
+    await source.start()
+  },
+)

@@ -1,0 +1,76 @@
+// What bridge and consumer agree on: names of topics and keys, the message on `iot-data`, the dead letter.
+// Pure: bytes in, values out; nothing here throws on any input.
+import { isUtf8 } from 'node:buffer'
+
+/** Why a message was dead-lettered. A closed list, written to the header `reason`. */
+export type DeadLetterReason =
+  | 'invalid_device_id'
+  | 'empty_payload'
+  | 'not_utf8'
+  | 'too_large'
+  | 'invalid_message'
+  | 'redis_rejected'
+
+/** A device's message as it stands on Kafka. `payload` is the payload's own JSON text, `timestamp` is Unix time in s. */
+export type DeviceMessage = { deviceId: string; payload: string; timestamp: number; text: string }
+
+const MAX_DEVICE_ID_BYTES = 256
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it looks for
+const NOT_IN_DEVICE_ID = /[\u0000-\u001f\u007f-\u009f/+#]|\p{Cs}/u
+
+/** Whether `id` can name a device: one topic level of 1 to 256 bytes without control characters or wildcards. */
+export function isDeviceId(id: string): boolean {
+  return id.length > 0 && Buffer.byteLength(id) <= MAX_DEVICE_ID_BYTES && !NOT_IN_DEVICE_ID.test(id)
+}
+
+/** The topic that takes what cannot be processed. */
+export const deadLetterTopic = (topic: string): string => `${topic}-dlq`
+
+export const lastStateKey = (deviceId: string): string => `device:last_state:${deviceId}`
+export const historyKey = (deviceId: string): string => `device:history:${deviceId}`
+export const updatesChannel = (deviceId: string): string => `device-updates:${deviceId}`
+
+const head = (deviceId: string) => `{"device_id":${JSON.stringify(deviceId)},"payload":`
+const TIMESTAMP = ',"timestamp":'
+
+/** The value on `iot-data`. `payload` is JSON text and goes in as it is, so that its numbers keep every digit. */
+export function encodeMessage(deviceId: string, payload: string, timestamp: number): string {
+  return `${head(deviceId)}${payload}${TIMESTAMP}${timestamp}}`
+}
+
+/**
+ * Reads a record of `iot-data`, or answers null when it is not of the contract's form (some other producer's).
+ * The payload is cut out of the text, never parsed and printed again.
+ */
+export function decodeMessage(key: Buffer | null, value: Buffer | null): DeviceMessage | null {
+  if (key === null || value === null || !isUtf8(key) || !isUtf8(value)) return null
+  const deviceId = key.toString()
+  if (!isDeviceId(deviceId)) return null
+  const text = value.toString()
+  const start = head(deviceId)
+  const end = text.lastIndexOf(TIMESTAMP)
+  if (!text.startsWith(start) || end < start.length) return null
+  const seconds = text.slice(end + TIMESTAMP.length, -1)
+  const timestamp = Number(seconds)
+  if (!text.endsWith('}') || !/^(0|[1-9]\d*)$/.test(seconds) || !Number.isSafeInteger(timestamp)) return null
+  const payload = text.slice(start.length, end)
+  return isJson(payload) ? { deviceId, payload, timestamp, text } : null
+}
+
+/** Whether `text` is one JSON text (RFC 8259), white space around it allowed. */
+export function isJson(text: string): boolean {
+  try {
+    JSON.parse(text)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** What is known of a message that cannot be processed. `source` is an MQTT topic or `topic/partition@offset`. */
+export type DeadLetter = {
+  reason: DeadLetterReason
+  source: string
+  deviceId?: string | undefined
+  value: Buffer | null
+}

@@ -1,0 +1,94 @@
+// The Kafka client as both services use it: pino logs, Java's partitioner, topics made when missing,
+// and a mend for kafkajs's idle timer.
+import { createRequire } from 'node:module'
+import kafkajs, { type ICustomPartitioner, type Kafka as KafkaClient, logLevel } from 'kafkajs'
+import type { Logger } from 'pino'
+import { deadLetterTopic } from './contract.js'
+import { backoffMs } from './lifecycle.js'
+
+const { Kafka, Partitioners } = kafkajs
+
+export type { KafkaClient }
+
+// kafkajs re-arms a timer of a negative delay (1 ms) on every connection for ever, though it has nothing to wait for:
+// 7 % of a core, and TimeoutNegativeWarning on Node 24 (https://github.com/tulios/kafkajs/issues/1751).
+// The timer is of use only while requests are pending behind a throttle.
+type RequestQueue = {
+  pending: unknown[]
+  throttledUntil: number
+  throttleCheckTimeoutId: NodeJS.Timeout | null
+  checkPendingRequests(): void
+  scheduleCheckPendingRequests(): void
+}
+const CHECK_PENDING_MS = 10
+const { prototype } = createRequire(import.meta.url)('kafkajs/src/network/requestQueue') as { prototype: RequestQueue }
+prototype.scheduleCheckPendingRequests = function schedule(this: RequestQueue) {
+  if (this.pending.length === 0 || this.throttleCheckTimeoutId) return
+  const delayMs = Math.max(this.throttledUntil - Date.now(), CHECK_PENDING_MS)
+  this.throttleCheckTimeoutId = setTimeout(() => {
+    this.throttleCheckTimeoutId = null
+    this.checkPendingRequests()
+  }, delayMs)
+}
+
+/** A client that tries each request a few times only: whoever uses it decides what a failure means. */
+export function createKafka(clientId: string, brokers: string[], logger: Logger): KafkaClient {
+  const levels = { [logLevel.ERROR]: 'warn', [logLevel.WARN]: 'debug', [logLevel.INFO]: 'debug' } as const
+  return new Kafka({
+    clientId,
+    brokers,
+    connectionTimeout: 3000,
+    requestTimeout: 10_000,
+    retry: { initialRetryTime: 100, maxRetryTime: 1000, retries: 2 },
+    logLevel: logLevel.INFO,
+    logCreator:
+      () =>
+      ({ namespace, level, log }) => {
+        const { message, error } = log as { message: string; error?: string }
+        const pinoLevel = levels[level as keyof typeof levels] ?? 'debug'
+        logger[pinoLevel]({ kafka: namespace || 'client', ...(error ? { error } : {}) }, message)
+      },
+  })
+}
+
+/**
+ * Java's murmur2 partitioning, made sticky: a message keeps the partition of its first attempt. A repeated send must
+ * carry the same records to the same partition, or the broker's duplicate check would take another record for it.
+ */
+export const stickyPartitioner: ICustomPartitioner = () => {
+  const choose = Partitioners.DefaultPartitioner()
+  return (args) => {
+    args.message.partition ??= choose(args)
+    return args.message.partition
+  }
+}
+
+/** Creates `iot-data` and its dead letters' topic where missing; tries until Kafka is there or `stopped()` says so. */
+export async function ensureTopics(
+  kafka: KafkaClient,
+  topic: string,
+  numPartitions: number,
+  logger: Logger,
+  stopped: () => boolean,
+): Promise<void> {
+  const wanted = [
+    { topic, numPartitions },
+    { topic: deadLetterTopic(topic), numPartitions: 1 },
+  ]
+  for (let attempt = 0; !stopped(); attempt++) {
+    const admin = kafka.admin({ retry: { retries: 1 } })
+    try {
+      await admin.connect()
+      const there = await admin.listTopics()
+      const topics = wanted.filter((want) => !there.includes(want.topic))
+      if (topics.length > 0 && (await admin.createTopics({ topics, waitForLeaders: true })))
+        logger.info({ topics }, 'topics created')
+      return
+    } catch (err) {
+      if (attempt % 20 === 0) logger.warn({ error: (err as Error).message }, 'waiting for Kafka')
+      await new Promise((resolve) => setTimeout(resolve, backoffMs(attempt)))
+    } finally {
+      await admin.disconnect().catch(() => {})
+    }
+  }
+}
