@@ -146,6 +146,7 @@ export function createKafkaSource(
     made.on('consumer.group_join', ({ payload }) => {
       forgetLanes()
       joined = true
+      lastProblem = null
       logger.info({ partitions: payload.memberAssignment[topic] ?? [] }, 'partitions assigned')
     })
     for (const event of ['consumer.rebalancing', 'consumer.stop', 'consumer.disconnect'] as const)

@@ -33,7 +33,6 @@ prototype.scheduleCheckPendingRequests = function schedule(this: RequestQueue) {
 
 /** A client that tries each request a few times only: whoever uses it decides what a failure means. */
 export function createKafka(clientId: string, brokers: string[], logger: Logger): KafkaClient {
-  const levels = { [logLevel.ERROR]: 'warn', [logLevel.WARN]: 'debug', [logLevel.INFO]: 'debug' } as const
   return new Kafka({
     clientId,
     brokers,
@@ -43,10 +42,10 @@ export function createKafka(clientId: string, brokers: string[], logger: Logger)
     logLevel: logLevel.INFO,
     logCreator:
       () =>
-      ({ namespace, level, log }) => {
+      ({ namespace, log }) => {
+        // whoever calls says once what failed; the client says it at every try
         const { message, error } = log as { message: string; error?: string }
-        const pinoLevel = levels[level as keyof typeof levels] ?? 'debug'
-        logger[pinoLevel]({ kafka: namespace || 'client', ...(error ? { error } : {}) }, message)
+        logger.debug({ kafka: namespace || 'client', ...(error ? { error } : {}) }, message)
       },
   })
 }
