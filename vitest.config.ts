@@ -3,10 +3,10 @@ import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
   test: {
-    include: ['{shared,bridge,consumer,simulator,stack}/src/**/*.test.ts', 'e2e/src/**/*.test.ts'],
+    include: ['{shared,bridge,consumer,simulator,stack,e2e}/src/**/*.test.ts'],
+    globalSetup: ['e2e/src/global-setup.ts'],
     testTimeout: 60_000,
     hookTimeout: 90_000,
-    fileParallelism: true,
     maxWorkers: 3,
   },
 })

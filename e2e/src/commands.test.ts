@@ -1,0 +1,78 @@
+// Presence and commands: who is online, what reaches a device, and what each refusal looks like.
+import { type Cluster, startCluster } from '@iot/stack/cluster'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { createPlatform, eventually, type Platform } from './platform.js'
+
+let cluster: Cluster
+let platform: Platform
+beforeAll(async () => {
+  cluster = await startCluster() // of its own, for the broker is stopped
+  platform = await createPlatform({
+    kafka: cluster.kafka.port,
+    redis: cluster.redis.port,
+    mqtt: cluster.mosquitto.port,
+  })
+  await platform.bridge.start({ DEVICE_OFFLINE_TIMEOUT: '3', COMMAND_TIMEOUT_MS: '1000' })
+  await eventually(async () => (await fetch(`${platform.bridge.url}/health/ready`)).ok, 'ready')
+})
+afterAll(async () => {
+  await platform?.down()
+  await cluster?.stop()
+})
+
+const devices = async () => (await fetch(`${platform.bridge.url}/devices`)).json() as Promise<string[]>
+const command = async (id: string, body: string) => {
+  const headers = { 'content-type': 'application/json' }
+  const reply = await fetch(`${platform.bridge.url}/devices/${encodeURIComponent(id)}/command`, {
+    method: 'POST',
+    headers,
+    body,
+  })
+  return { ...((await reply.json()) as { code?: string; statusCode?: number }), status: reply.status }
+}
+
+test('hello puts a device online, and silence takes it off', async () => {
+  const device = await platform.device()
+  for (const id of ['b', 'a']) await device.publishAsync(`${platform.prefix}/${id}/hello`, '')
+  await eventually(async () => (await devices()).join() === 'a,b', 'both online, sorted')
+  await eventually(async () => (await devices()).length === 0, 'both offline')
+})
+
+test('a command reaches the device as it was written; 400, 404, 504 and 503 are answered and never delivered', async () => {
+  const device = await platform.device()
+  const got: string[] = []
+  device.on('message', (_topic, payload) => got.push(payload.toString()))
+  await device.subscribeAsync(`${platform.prefix}/dev/commands`, { qos: 1 })
+  const hello = () => device.publishAsync(`${platform.prefix}/dev/hello`, '', { qos: 1 })
+  const online = async () => {
+    await hello()
+    await eventually(async () => (await devices()).includes('dev'), 'online')
+  }
+  await online()
+  const text = '{"command":"set", "value":1.10,"big":12345678901234567890}'
+  expect(await command('dev', text)).toMatchObject({ status: 202 })
+  await eventually(() => got.length === 1, 'the command')
+  expect(got).toEqual([text])
+
+  for (const body of ['{}', '[]', '"start"', '{"command":""}', '{"command":1}', '{', '']) {
+    expect(await command('dev', body), body).toMatchObject({ status: 400, statusCode: 400 })
+  }
+  expect(await command('a/b', '{"command":"x"}')).toMatchObject({ status: 400, code: 'INVALID_DEVICE_ID' })
+  expect(await command('nobody', '{"command":"x"}')).toMatchObject({ status: 404, code: 'DEVICE_OFFLINE' })
+
+  await online()
+  cluster.mosquitto.signal('SIGSTOP')
+  expect(await command('dev', '{"command":"frozen"}')).toMatchObject({ status: 504, code: 'BROKER_TIMEOUT' })
+  cluster.mosquitto.signal('SIGCONT')
+  await online()
+  await cluster.mosquitto.stop()
+  expect(await command('dev', '{"command":"away"}')).toMatchObject({ status: 503, code: 'BROKER_NOT_CONNECTED' })
+  await cluster.mosquitto.start()
+  await eventually(async () => (await fetch(`${platform.bridge.url}/health/ready`)).ok, 'ready again')
+  await eventually(() => device.connected, 'the device is back')
+  await device.subscribeAsync(`${platform.prefix}/dev/commands`, { qos: 1 })
+  await online()
+  expect(await command('dev', '{"command":"last"}')).toMatchObject({ status: 202 })
+  await eventually(() => got.at(-1) === '{"command":"last"}', 'the last command')
+  expect(got).toEqual([text, '{"command":"last"}'])
+})

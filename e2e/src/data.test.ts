@@ -1,0 +1,143 @@
+// What a device publishes comes out of Kafka and Redis exactly as the contract says.
+import { randomBytes } from 'node:crypto'
+import { afterAll, beforeAll, expect, inject, test } from 'vitest'
+import { createPlatform, eventually, type Platform } from './platform.js'
+
+let platform: Platform
+beforeAll(async () => {
+  platform = await createPlatform({ kafka: inject('kafkaPort'), redis: inject('redisPort'), mqtt: inject('mqttPort') })
+  await platform.up()
+})
+afterAll(() => platform.down())
+
+test('a reading becomes the exact record, hash, history and update', async () => {
+  const { redis, prefix, topic } = platform
+  const id = platform.id('exact')
+  const payload = '{"big":12345678901234567890,"price":1.10}'
+  const updates: string[] = []
+  const listener = redis.duplicate()
+  await listener.subscribe(`device-updates:${id}`)
+  listener.on('message', (_channel, message) => updates.push(message))
+  const before = Math.floor(Date.now() / 1000)
+  await (await platform.device()).publishAsync(`${prefix}/${id}/data`, payload, { qos: 1 })
+  await eventually(() => updates.length === 1, 'the update')
+  listener.disconnect()
+
+  const timestamp = await redis.hget(`device:last_state:${id}`, 'timestamp')
+  expect(Number(timestamp)).toBeGreaterThanOrEqual(before)
+  expect(Number(timestamp)).toBeLessThanOrEqual(Math.floor(Date.now() / 1000))
+  const message = `{"device_id":"${id}","payload":${payload},"timestamp":${timestamp}}`
+  expect(updates).toEqual([message])
+  expect(await redis.hgetall(`device:last_state:${id}`)).toEqual({ payload, timestamp })
+  expect(await redis.zrange(`device:history:${id}`, '0', '-1', 'WITHSCORES')).toEqual([message, timestamp])
+  const record = (await platform.records(1, topic)).find(({ key }) => key?.toString() === id)
+  expect(record?.value?.toString()).toBe(message)
+})
+
+test('text, empty, binary and oversized messages each end where the contract says', async () => {
+  const { redis, prefix, topic } = platform
+  const device = await platform.device()
+  const id = platform.id('odd')
+  const binary = Buffer.from([0xff, 0x00, 0x80])
+  const large = randomBytes(200_000).toString('hex')
+  const send = (payload: string | Buffer, to = id) => device.publishAsync(`${prefix}/${to}/data`, payload, { qos: 1 })
+  await send('')
+  await send(binary)
+  await send(large)
+  await send('{}', 'x'.repeat(257))
+  await send('hello "world"')
+  await eventually(
+    async () => (await redis.hget(`device:last_state:${id}`, 'payload')) === '"hello \\"world\\""',
+    'the text',
+  )
+
+  const letters = await platform.records(4, `${topic}-dlq`)
+  const seen = letters.map(({ key, value, headers }) => [
+    String(headers?.reason),
+    key?.toString(),
+    value?.toString('latin1'),
+  ])
+  expect(seen).toEqual([
+    ['empty_payload', id, ''],
+    ['not_utf8', id, binary.toString('latin1')],
+    ['too_large', id, large],
+    ['invalid_device_id', undefined, '{}'],
+  ])
+  expect(String(letters[1]?.headers?.source)).toBe(`${prefix}/${id}/data`)
+  expect(String(letters[1]?.headers?.service)).toBe('mqtt-kafka-bridge')
+})
+
+test("another producer's garbage is dead-lettered and passed over", async () => {
+  const { kafka, topic, redis } = platform
+  const id = platform.id('after')
+  const good = `{"device_id":"${id}","payload":1,"timestamp":1700000000}`
+  const producer = kafka.producer()
+  await producer.connect()
+  await producer.send({
+    topic,
+    messages: [
+      { key: id, value: null, partition: 0 },
+      { key: id, value: 'garbage', partition: 0 },
+      { key: id, value: good, partition: 0 },
+    ],
+  })
+  await producer.disconnect()
+  await eventually(async () => (await redis.hget(`device:last_state:${id}`, 'payload')) === '1', 'the good one')
+  const letters = (await platform.records(6, `${topic}-dlq`)).filter(
+    ({ headers }) => String(headers?.reason) === 'invalid_message',
+  )
+  expect(letters.map(({ value }) => value?.toString() ?? null)).toEqual([null, 'garbage'])
+  expect(String(letters[1]?.headers?.source)).toMatch(new RegExp(`^${topic}/0@\\d+$`))
+})
+
+test('history older than the retention is removed', async () => {
+  const { redis, prefix } = platform
+  const id = platform.id('old')
+  const now = Math.floor(Date.now() / 1000)
+  await redis.zadd(`device:history:${id}`, now - 18_100, 'too old', now - 17_000, 'young enough')
+  await (await platform.device()).publishAsync(`${prefix}/${id}/data`, '1', { qos: 1 })
+  await eventually(async () => (await redis.hget(`device:last_state:${id}`, 'payload')) === '1', 'the reading')
+  await eventually(async () => !(await redis.zrange(`device:history:${id}`, '0', '-1')).includes('too old'), 'the trim')
+  expect(await redis.zrange(`device:history:${id}`, '0', '0')).toEqual(['young enough'])
+  expect(await redis.ttl(`device:history:${id}`)).toBeGreaterThan(0)
+})
+
+test('retained messages are ignored', async () => {
+  const { redis, prefix } = platform
+  const device = await platform.device()
+  const id = platform.id('retained')
+  await device.publishAsync(`${prefix}/${id}/data`, '"before"', { qos: 1, retain: true })
+  await eventually(async () => (await redis.hget(`device:last_state:${id}`, 'payload')) === '"before"', 'the live copy')
+  await redis.del(`device:last_state:${id}`)
+  await platform.bridge.stop()
+  await platform.bridge.start({ MQTT_CLIENT_ID: platform.id('another-session') })
+  await eventually(async () => (await fetch(`${platform.bridge.url}/health/ready`)).ok, 'ready again')
+  await device.publishAsync(`${prefix}/${platform.id('later')}/data`, '1', { qos: 1 })
+  await eventually(() => redis.exists(`device:last_state:${platform.id('later')}`), 'a later reading')
+  expect(await redis.exists(`device:last_state:${id}`)).toBe(0)
+  const metrics = await (await fetch(`${platform.bridge.url}/metrics`)).text()
+  expect(metrics).toMatch(/iot_ignored_total\{reason="retained"\} 1/)
+  await device.publishAsync(`${prefix}/${id}/data`, '', { qos: 1, retain: true })
+})
+
+test('all messages of a device are in one partition, in order: 10,000 of 100 devices', async () => {
+  const { prefix, redis } = platform
+  const device = await platform.device()
+  const ids = Array.from({ length: 100 }, (_, index) => platform.id(`order-${index}`))
+  const before = (await platform.records(0)).length
+  await Promise.all(
+    Array.from({ length: 10_000 }, (_, index) =>
+      device.publishAsync(`${prefix}/${ids[index % 100]}/data`, `{"seq":${Math.floor(index / 100)}}`, { qos: 1 }),
+    ),
+  )
+  const records = await platform.records(before + 10_000)
+  for (const id of ids) {
+    const own = records.filter(({ key }) => key?.toString() === id)
+    expect(own.map(({ value }) => JSON.parse(String(value)).payload.seq)).toEqual(
+      Array.from({ length: 100 }, (_, seq) => seq),
+    )
+    expect(new Set(own.map(({ partition }) => partition)).size).toBe(1)
+  }
+  await eventually(async () => (await platform.lag()) === 0, 'lag 0')
+  for (const id of ids) expect(await redis.hget(`device:last_state:${id}`, 'payload')).toBe('{"seq":99}')
+})

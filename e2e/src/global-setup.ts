@@ -1,0 +1,19 @@
+// One set of real servers for all end-to-end tests; those that stop a server start their own.
+import { startCluster } from '@iot/stack/cluster'
+import type { TestProject } from 'vitest/node'
+
+declare module 'vitest' {
+  interface ProvidedContext {
+    kafkaPort: number
+    redisPort: number
+    mqttPort: number
+  }
+}
+
+export default async function setup(project: TestProject) {
+  const cluster = await startCluster()
+  project.provide('kafkaPort', cluster.kafka.port)
+  project.provide('redisPort', cluster.redis.port)
+  project.provide('mqttPort', cluster.mosquitto.port)
+  return cluster.stop
+}

@@ -1,0 +1,169 @@
+// Both services as processes for one test: random topic, group, prefix and ids, and the clients to look with.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { root } from '@iot/stack/prepare'
+import { freePort } from '@iot/stack/servers'
+import { Redis } from 'ioredis'
+import kafkajs, { type Admin, type KafkaMessage } from 'kafkajs'
+import mqtt, { type MqttClient } from 'mqtt'
+
+const { Kafka, logLevel } = kafkajs
+
+export type Ports = { kafka: number; redis: number; mqtt: number }
+export type Service = {
+  url: string
+  start(env?: NodeJS.ProcessEnv): Promise<void>
+  stop(): Promise<number | null>
+  kill(): Promise<void>
+  log(): string
+}
+export type StoredRecord = KafkaMessage & { partition: number }
+
+/** Waits until `condition` answers something truthy, and answers that; what it throws counts as not yet. */
+export async function eventually<T>(condition: () => Promise<T> | T, what: string, timeoutMs = 30_000): Promise<T> {
+  const deadline = Date.now() + timeoutMs
+  let last: unknown
+  for (;;) {
+    try {
+      const value = await condition()
+      if (value) return value
+      last = value
+    } catch (error) {
+      last = error
+    }
+    if (Date.now() > deadline) throw new Error(`not seen within ${timeoutMs} ms: ${what} (last: ${String(last)})`)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
+
+/** A platform of its own on the given servers. Nothing is started yet. */
+export async function createPlatform(ports: Ports) {
+  const run = randomBytes(5).toString('hex')
+  const prefix = `devices-${run}`
+  const topic = `iot-data-${run}`
+  const dir = mkdtempSync(join(tmpdir(), 'iot-e2e-'))
+  const common = { KAFKA_BROKERS: `127.0.0.1:${ports.kafka}`, KAFKA_TOPIC: topic, LOG_LEVEL: 'info' }
+  const services: Service[] = []
+  const closers: (() => unknown)[] = []
+
+  const service = async (
+    name: 'bridge' | 'consumer',
+    portVariable: string,
+    env: NodeJS.ProcessEnv,
+  ): Promise<Service> => {
+    const port = await freePort()
+    const logFile = join(dir, `${name}-${port}.log`)
+    let child: ChildProcess | undefined
+    let ended: Promise<number | null> = Promise.resolve(null)
+    const end = async (signal: NodeJS.Signals) => {
+      child?.kill(signal)
+      return ended
+    }
+    const made: Service = {
+      url: `http://127.0.0.1:${port}`,
+      async start(extra = {}) {
+        const log = openSync(logFile, 'a')
+        const own = spawn(process.execPath, [join(root, name, 'dist', 'main.js')], {
+          env: { PATH: process.env.PATH, ...common, ...env, ...extra, [portVariable]: String(port) },
+          stdio: ['ignore', log, log],
+        })
+        child = own
+        ended = new Promise((resolve) => own.once('exit', resolve))
+        await eventually(async () => (await fetch(`${made.url}/health/live`)).ok, `${name} lives: ${made.log()}`)
+      },
+      stop: () => end('SIGTERM'),
+      kill: async () => void (await end('SIGKILL')),
+      log: () => readFileSync(logFile, 'utf8'),
+    }
+    services.push(made)
+    return made
+  }
+
+  const bridge = await service('bridge', 'API_PORT', {
+    MQTT_URL: `mqtt://127.0.0.1:${ports.mqtt}`,
+    MQTT_TOPIC_PREFIX: prefix,
+    MQTT_CLIENT_ID: `bridge-${run}`,
+    DATA_DIR: dir,
+  })
+  const newConsumer = () =>
+    service('consumer', 'HEALTH_PORT', {
+      REDIS_URL: `redis://127.0.0.1:${ports.redis}`,
+      KAFKA_GROUP_ID: `group-${run}`,
+    })
+  const consumer = await newConsumer()
+
+  const redis = new Redis(ports.redis, '127.0.0.1', { maxRetriesPerRequest: null })
+  redis.on('error', () => {})
+  const kafka = new Kafka({ brokers: [common.KAFKA_BROKERS], logLevel: logLevel.NOTHING })
+  closers.push(() => redis.disconnect())
+
+  return {
+    run,
+    prefix,
+    topic,
+    bridge,
+    consumer,
+    newConsumer,
+    redis,
+    kafka,
+    id: (name: string) => `${name}-${run}`,
+    /** A device's own connection. */
+    async device(): Promise<MqttClient> {
+      const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${ports.mqtt}`, { reconnectPeriod: 200 })
+      client.on('error', () => {})
+      closers.push(() => client.end(true))
+      return client
+    },
+    /** Starts both services and waits until they are ready. */
+    async up() {
+      await Promise.all([bridge.start(), consumer.start()])
+      for (const { url, log } of [bridge, consumer])
+        await eventually(async () => (await fetch(`${url}/health/ready`)).ok, `ready at ${url}: ${log()}`)
+    },
+    /** Everything on a topic, from its beginning, once there are `count` records at least. */
+    async records(count: number, from = topic): Promise<StoredRecord[]> {
+      const reader = kafka.consumer({ groupId: `look-${randomBytes(4).toString('hex')}`, maxWaitTimeInMs: 200 })
+      const found: StoredRecord[] = []
+      try {
+        await reader.connect()
+        await reader.subscribe({ topics: [from], fromBeginning: true })
+        await reader.run({ eachMessage: async ({ message, partition }) => void found.push({ ...message, partition }) })
+        await eventually(() => found.length >= count, `${count} records on ${from}`)
+        return found
+      } finally {
+        await reader.disconnect()
+      }
+    },
+    /** Records of the group not committed yet, over all partitions. */
+    async lag(): Promise<number> {
+      return withAdmin(kafka.admin(), async (admin) => {
+        const ends = await admin.fetchTopicOffsets(topic)
+        const [group] = await admin.fetchOffsets({ groupId: `group-${run}`, topics: [topic] })
+        const committed = new Map(
+          group?.partitions.map(({ partition, offset }) => [partition, Math.max(Number(offset), 0)]),
+        )
+        return ends.reduce((sum, { partition, high }) => sum + Number(high) - (committed.get(partition) ?? 0), 0)
+      })
+    },
+    async down() {
+      await Promise.all(services.map((one) => one.kill()))
+      for (const close of closers) await close()
+      rmSync(dir, { recursive: true, force: true })
+    },
+  }
+}
+
+export type Platform = Awaited<ReturnType<typeof createPlatform>>
+
+async function withAdmin<T>(admin: Admin, use: (admin: Admin) => Promise<T>): Promise<T> {
+  await admin.connect()
+  try {
+    return await use(admin)
+  } finally {
+    await admin.disconnect()
+  }
+}

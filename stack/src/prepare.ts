@@ -1,0 +1,63 @@
+// Makes sure of the programs that the local servers need: installed as root on Debian, else named with the command.
+import { execFileSync, spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+
+const PROGRAMS = [
+  { program: 'redis-server', apt: 'redis-server', brew: 'redis' },
+  { program: 'mosquitto', apt: 'mosquitto', brew: 'mosquitto' },
+  { program: 'java', apt: 'default-jre-headless', brew: 'openjdk@17' },
+  { program: 'mvn', apt: 'maven', brew: 'maven' },
+]
+
+export const root = join(import.meta.dirname, '..', '..')
+export const kafkaLib = join(root, '.local', 'kafka', 'lib')
+
+const missing = () => PROGRAMS.filter(({ program }) => spawnSync('sh', ['-c', `command -v ${program}`]).status !== 0)
+
+/**
+ * Installs or names what is missing, and fetches Kafka's jars once.
+ * @throws {Error} with the exact command to run where it cannot install by itself
+ */
+export function prepare(say: (line: string) => void): void {
+  process.env.PATH = `${process.env.PATH}:/usr/sbin:/usr/local/sbin`
+  const lacking = missing()
+  if (lacking.length > 0) install(lacking, say)
+  if (existsSync(kafkaLib)) return
+  say('fetching Apache Kafka with Maven (54 MB, once) ...')
+  const partial = join(root, '.local', 'kafka', `lib-${process.pid}`)
+  mkdirSync(partial, { recursive: true })
+  const pom = join(root, 'stack', 'kafka', 'pom.xml')
+  const args = [
+    '-q',
+    '-B',
+    '-f',
+    pom,
+    'dependency:copy-dependencies',
+    `-DoutputDirectory=${partial}`,
+    '-DincludeScope=runtime',
+  ]
+  try {
+    execFileSync('mvn', args, { stdio: ['ignore', 'ignore', 'inherit'] })
+    renameSync(partial, kafkaLib)
+  } finally {
+    rmSync(partial, { recursive: true, force: true })
+  }
+}
+
+function install(lacking: typeof PROGRAMS, say: (line: string) => void): void {
+  const names = lacking.map(({ apt }) => apt)
+  if (process.getuid?.() === 0 && existsSync('/usr/bin/apt-get')) {
+    say(`installing ${names.join(', ')} with apt-get ...`)
+    // RUNLEVEL=1 keeps the packages from starting services of their own on our ports
+    const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive', RUNLEVEL: '1' }
+    execFileSync('apt-get', ['update', '-qq'], { stdio: 'ignore', env })
+    execFileSync('apt-get', ['install', '-y', '-qq', ...names], { stdio: ['ignore', 'ignore', 'inherit'], env })
+    if (missing().length === 0) return
+  }
+  const command =
+    process.platform === 'darwin'
+      ? `brew install ${lacking.map(({ brew }) => brew).join(' ')}`
+      : `sudo apt-get install ${names.join(' ')}`
+  throw new Error(`missing: ${lacking.map(({ program }) => program).join(', ')}. Install with: ${command}`)
+}

@@ -1,0 +1,193 @@
+// Kafka, Redis and Mosquitto as local processes on loopback, each in a process group of its own: started, awaited,
+// stopped, killed, restarted on the same port with the same data.
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import { existsSync, mkdirSync, openSync, writeFileSync } from 'node:fs'
+import { connect, createServer } from 'node:net'
+import { join } from 'node:path'
+import { kafkaLib } from './prepare.js'
+
+const START_MS = 60_000
+const STOP_MS = 20_000
+
+export type Server = {
+  name: string
+  port: number
+  pid: number
+  /** Sends a signal, SIGKILL and SIGSTOP included. */
+  signal(signal: NodeJS.Signals): void
+  /** SIGTERM, then SIGKILL when it takes over 20 s. */
+  stop(): Promise<void>
+  /** Starts it again after it ended, on the same port with the same data; resolves when it answers. */
+  start(): Promise<void>
+  /** Called when it ends without having been told to. */
+  onExit: (code: number | null) => void
+}
+
+/** Starts a program and waits until it answers. @param isUp whether it answers now */
+export async function startProcess(
+  name: string,
+  port: number,
+  logFile: string,
+  command: string[],
+  isUp: () => Promise<boolean>,
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<Server> {
+  let child: ChildProcess
+  let ended: Promise<void> = Promise.resolve()
+  let told = false
+  const server: Server = {
+    name,
+    port,
+    pid: 0,
+    onExit: () => {},
+    signal(signal) {
+      told ||= signal === 'SIGKILL' || signal === 'SIGTERM'
+      child.kill(signal)
+    },
+    async stop() {
+      if (child.exitCode !== null || child.signalCode !== null) return
+      server.signal('SIGTERM')
+      const timer = setTimeout(() => child.kill('SIGKILL'), STOP_MS)
+      await ended
+      clearTimeout(timer)
+    },
+    async start() {
+      await ended
+      told = false
+      const log = openSync(logFile, 'a')
+      const [program = '', ...args] = command
+      child = spawn(program, args, { stdio: ['ignore', log, log], detached: true, env })
+      server.pid = child.pid ?? 0
+      let alive = true
+      ended = new Promise((resolve) => {
+        const end = (code: number | null) => {
+          alive = false
+          resolve()
+          if (!told) server.onExit(code)
+        }
+        child.once('exit', end)
+        child.once('error', () => end(null))
+      })
+      const deadline = Date.now() + START_MS
+      while (!(await isUp())) {
+        if (!alive) throw new Error(`${name} ended while starting: see ${logFile}`)
+        if (Date.now() > deadline) {
+          await server.stop()
+          throw new Error(`${name} does not answer on port ${port}: see ${logFile}`)
+        }
+        await new Promise((resolve) => setTimeout(resolve, 100))
+      }
+    },
+  }
+  await server.start()
+  return server
+}
+
+/** Whether `port` on loopback answers `send` with what `isExpected` accepts. */
+export function answers(port: number, send: string | Buffer, isExpected: (reply: Buffer) => boolean): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ host: '127.0.0.1', port })
+    const end = (up: boolean) => {
+      socket.destroy()
+      resolve(up)
+    }
+    socket.setTimeout(1000, () => end(false))
+    socket.once('error', () => end(false))
+    socket.once('end', () => end(false))
+    socket.once('connect', () => socket.write(send))
+    socket.once('data', (data) => end(isExpected(data)))
+  })
+}
+
+/** A port of loopback that is free now. */
+export function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const probe = createServer().once('error', reject)
+    probe.listen(0, '127.0.0.1', () => {
+      const { port } = probe.address() as { port: number }
+      probe.close(() => resolve(port))
+    })
+  })
+}
+
+/** Whether something could listen on the port. */
+export function isFree(port: number, host = '127.0.0.1'): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = createServer().once('error', () => resolve(false))
+    probe.listen(port, host, () => probe.close(() => resolve(true)))
+  })
+}
+
+/** Apache Kafka, one node, KRaft. */
+export async function startKafka(port: number, dataDir: string): Promise<Server> {
+  const dir = join(dataDir, 'kafka')
+  const logs = join(dir, 'data')
+  mkdirSync(dir, { recursive: true })
+  const controller = await freePort()
+  const properties = join(dir, 'server.properties')
+  writeFileSync(
+    properties,
+    `process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:${controller}
+listeners=PLAINTEXT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:${port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs=${logs}
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=2
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
+`,
+  )
+  const java = ['java', '-Xmx512m', '-cp', `${kafkaLib}/*`]
+  if (!existsSync(join(logs, 'meta.properties'))) {
+    const [program = '', ...args] = [...java, 'kafka.tools.StorageTool', 'format', '-t', kafkaId(), '-c', properties]
+    execFileSync(program, args, { stdio: 'ignore' })
+  }
+  // ApiVersions v0, correlation id 7, no client id: answered once the broker serves requests
+  const request = Buffer.from([0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 255, 255])
+  const isUp = () => answers(port, request, (reply) => reply.length >= 8 && reply.readInt32BE(4) === 7)
+  return startProcess('Kafka', port, join(dir, 'kafka.log'), [...java, 'kafka.Kafka', properties], isUp)
+}
+
+const kafkaId = () => Buffer.from(randomUUID().replaceAll('-', ''), 'hex').toString('base64url')
+
+/** Redis with its append-only file on. */
+export function startRedis(port: number, dataDir: string): Promise<Server> {
+  const dir = join(dataDir, 'redis')
+  mkdirSync(dir, { recursive: true })
+  const args = ['--port', String(port), '--bind', '127.0.0.1', '--dir', dir, '--appendonly', 'yes', '--save', '']
+  return startProcess('Redis', port, join(dir, 'redis.log'), ['redis-server', ...args], () =>
+    answers(port, 'PING\r\n', (reply) => reply.toString().startsWith('+PONG')),
+  )
+}
+
+/** Mosquitto with persistent sessions. */
+export function startMosquitto(port: number, dataDir: string): Promise<Server> {
+  const dir = join(dataDir, 'mosquitto')
+  mkdirSync(dir, { recursive: true })
+  const config = join(dir, 'mosquitto.conf')
+  const lines = [
+    `listener ${port} 127.0.0.1`,
+    'allow_anonymous true',
+    'persistence true',
+    `persistence_location ${dir}/`,
+    'autosave_interval 5',
+    'max_queued_messages 1000000',
+    'max_inflight_messages 0',
+    ...(process.getuid?.() === 0 ? ['user root'] : []),
+  ]
+  writeFileSync(config, `${lines.join('\n')}\n`)
+  // CONNECT, MQTT 3.1.1, clean session, no client id; a CONNACK begins with 0x20
+  const connectPacket = Buffer.from([0x10, 12, 0, 4, 0x4d, 0x51, 0x54, 0x54, 4, 2, 0, 10, 0, 0])
+  const isUp = () => answers(port, connectPacket, (reply) => reply[0] === 0x20)
+  return startProcess('Mosquitto', port, join(dir, 'mosquitto.log'), ['mosquitto', '-c', config], isUp)
+}
