@@ -1,0 +1,130 @@
+// `npm start`: the three servers, both services and a few simulated devices on loopback, until Ctrl-C.
+// Started in the order of need, stopped in the order of the data: devices first, Kafka last.
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { prepare, root } from './prepare.js'
+import { isFree, type Server, startKafka, startMosquitto, startProcess, startRedis } from './servers.js'
+
+const RESTART_MS = 1000
+const say = (line: string) => void process.stdout.write(`${line}\n`)
+
+const port = (variable: string, fallback: number, what: string) => {
+  const value = Number(process.env[variable] || fallback)
+  if (Number.isInteger(value) && value > 0 && value < 65_536) return { variable, value, what }
+  return end(1, `${variable} must be a port from 1 to 65535`)
+}
+const ports = {
+  api: port('API_PORT', 8000, 'the REST API'),
+  health: port('HEALTH_PORT', 8001, "the consumer's health"),
+  mqtt: port('MQTT_PORT', 1883, 'MQTT'),
+  kafka: port('KAFKA_PORT', 19092, 'Kafka'),
+  redis: port('REDIS_PORT', 6379, 'Redis'),
+}
+const simulated = process.env.SIMULATED_DEVICES || '3'
+if (!/^\d+$/.test(simulated)) end(1, 'SIMULATED_DEVICES must be a whole number, 0 for none')
+
+const running: Server[] = []
+let stopping = false
+process.on('SIGINT', () => void stop(0))
+process.on('SIGTERM', () => void stop(0))
+
+try {
+  for (const { variable, value, what } of Object.values(ports)) {
+    if (!(await isFree(value))) end(1, `port ${value} (${what}) is taken: set ${variable} to another one`)
+  }
+  prepare(say)
+  await startAll()
+} catch (error) {
+  say((error as Error).message)
+  await stop(1)
+}
+
+async function startAll() {
+  const data = join(root, '.local', 'data')
+  const logs = join(root, '.local', 'log')
+  mkdirSync(logs, { recursive: true })
+  say('starting Kafka, Redis and Mosquitto ...')
+  const results = await Promise.allSettled([
+    startKafka(ports.kafka.value, data).then(keep),
+    startRedis(ports.redis.value, data).then(keep),
+    startMosquitto(ports.mqtt.value, data).then(keep),
+  ])
+  for (const result of results) if (result.status === 'rejected') throw result.reason
+  say('starting the bridge and the consumer ...')
+  const broker = `mqtt://127.0.0.1:${ports.mqtt.value}`
+  const env = {
+    ...process.env,
+    KAFKA_BROKERS: `127.0.0.1:${ports.kafka.value}`,
+    REDIS_URL: `redis://127.0.0.1:${ports.redis.value}`,
+    MQTT_URL: broker,
+    API_PORT: String(ports.api.value),
+    HEALTH_PORT: String(ports.health.value),
+    DATA_DIR: join(data, 'bridge'),
+  }
+  const node = (name: string, at: number, args: string[], isUp: () => Promise<boolean>) =>
+    startProcess(
+      name,
+      at,
+      join(logs, `${name}.log`),
+      [process.execPath, join(root, name, 'dist', 'main.js'), ...args],
+      isUp,
+      env,
+    ).then(keep)
+  await Promise.all([
+    node('bridge', ports.api.value, [], () => isReady(ports.api.value)),
+    node('consumer', ports.health.value, [], () => isReady(ports.health.value)),
+  ])
+  if (Number(simulated) > 0) {
+    await node(
+      'simulator',
+      0,
+      ['--devices', simulated, '--interval', '2s', '--url', broker, '--quiet'],
+      async () => true,
+    )
+  }
+  const api = `http://127.0.0.1:${ports.api.value}`
+  say(`up: API ${api}  MQTT ${broker}  Kafka ${env.KAFKA_BROKERS}  Redis ${env.REDIS_URL}  logs .local/log  (Ctrl-C stops everything)
+
+  curl ${api}/devices
+  curl -H 'content-type: application/json' -d '{"command":"set_interval","interval":"500ms"}' ${api}/devices/sim-1/command
+  redis-cli -p ${ports.redis.value} hgetall device:last_state:sim-1
+  mosquitto_pub -p ${ports.mqtt.value} -q 1 -t devices/my-sensor/data -m '{"temperature":21.5}'
+`)
+}
+
+/** Remembers what runs, newest last, and starts it again when it dies. */
+async function keep(server: Server) {
+  running.push(server)
+  server.onExit = async (code) => {
+    if (stopping) return
+    say(`${server.name} ended (${code ?? 'signal'}): starting it again`)
+    await new Promise((resolve) => setTimeout(resolve, RESTART_MS))
+    if (!stopping) await server.start().catch(() => server.onExit(null))
+  }
+  if (stopping) await server.stop()
+}
+
+async function isReady(at: number): Promise<boolean> {
+  try {
+    return (await fetch(`http://127.0.0.1:${at}/health/ready`)).ok
+  } catch {
+    return false
+  }
+}
+
+async function stop(code: number) {
+  if (stopping) {
+    for (const server of running) server.signal('SIGKILL')
+    process.exit(1)
+  }
+  stopping = true
+  if (running.length > 0) say('stopping ...')
+  const order = ['simulator', 'bridge', 'consumer', 'Mosquitto', 'Redis', 'Kafka']
+  for (const name of order) await running.find((server) => server.name === name)?.stop()
+  process.exit(code)
+}
+
+function end(code: number, line: string): never {
+  say(line)
+  process.exit(code)
+}
