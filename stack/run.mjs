@@ -14,7 +14,7 @@ const installed = join(root, 'node_modules', '.package-lock.json')
 const lock = join(root, 'package-lock.json')
 if (!existsSync(installed) || statSync(installed).mtimeMs < statSync(lock).mtimeMs) {
   say('installing packages (once) ...')
-  must('npm', ['install', '--no-save', '--no-audit', '--no-fund'])
+  must('npm', ['ci', '--no-audit', '--no-fund'])
 }
 if (part === 'start') say('building ...')
 must(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-b'])
