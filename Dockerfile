@@ -15,7 +15,7 @@ COPY tsconfig.base.json ./
 COPY shared shared
 ARG SERVICE
 COPY ${SERVICE} ${SERVICE}
-RUN npx tsc -b ${SERVICE}
+RUN npx tsc -b shared ${SERVICE}
 
 FROM manifests AS production
 ARG SERVICE

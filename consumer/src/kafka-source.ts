@@ -12,8 +12,9 @@ import type { Logger } from 'pino'
 import { Counter, Histogram } from 'prom-client'
 import type { SourceRecord } from './batch.js'
 
-const SESSION_TIMEOUT_MS = 30_000
-const HEARTBEAT_MS = 3000
+const SESSION_TIMEOUT_MS = 10_000 // after a restart of Kafka the group waits this long for our former membership
+const REBALANCE_TIMEOUT_MS = 30_000
+const HEARTBEAT_MS = 2000
 const FETCH_WAIT_MS = 1000
 
 const stored = new Counter({ name: 'iot_stored_total', help: 'records written and committed' })
@@ -136,7 +137,7 @@ export function createKafkaSource(
     const made = kafka.consumer({
       groupId,
       sessionTimeout: SESSION_TIMEOUT_MS,
-      rebalanceTimeout: SESSION_TIMEOUT_MS,
+      rebalanceTimeout: REBALANCE_TIMEOUT_MS,
       heartbeatInterval: HEARTBEAT_MS,
       maxWaitTimeInMs: FETCH_WAIT_MS,
       minBytes: 1,
@@ -155,8 +156,10 @@ export function createKafkaSource(
       })
     made.on('consumer.crash', ({ payload }) => {
       joined = false
+      if (lastProblem !== payload.error.message) {
+        logger.warn({ error: payload.error.message, restart: payload.restart }, 'Kafka consumer failed')
+      }
       lastProblem = payload.error.message
-      logger.warn({ error: payload.error.message, restart: payload.restart }, 'Kafka consumer failed')
       if (!payload.restart) onFatal(payload.error)
     })
     return made

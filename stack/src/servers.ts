@@ -158,7 +158,8 @@ auto.create.topics.enable=false
   return startProcess('Kafka', port, join(dir, 'kafka.log'), [...java, 'kafka.Kafka', properties], isUp)
 }
 
-const kafkaId = () => Buffer.from(randomUUID().replaceAll('-', ''), 'hex').toString('base64url')
+// base64 of a first nibble 0 begins with A to D: a leading '-' would be read as an option
+const kafkaId = () => Buffer.from(`0${randomUUID().replaceAll('-', '').slice(1)}`, 'hex').toString('base64url')
 
 /** Redis with its append-only file on. */
 export function startRedis(port: number, dataDir: string): Promise<Server> {

@@ -1,0 +1,121 @@
+// Nothing is acknowledged or committed before it is stored: servers that are away, refuse, or come late.
+import { type Cluster, startCluster } from '@iot/stack/cluster'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { createPlatform, eventually, type Platform } from './platform.js'
+
+let cluster: Cluster
+let platform: Platform
+beforeEach(async () => {
+  cluster = await startCluster() // of its own, for its servers are stopped
+  platform = await createPlatform({
+    kafka: cluster.kafka.port,
+    redis: cluster.redis.port,
+    mqtt: cluster.mosquitto.port,
+  })
+})
+afterEach(async () => {
+  await platform?.down()
+  await cluster?.stop()
+})
+
+const publish = async (id: string, from: number, count: number) => {
+  const device = await platform.device()
+  const seqs = Array.from({ length: count }, (_, index) => from + index)
+  const sent = seqs.map((seq) => device.publishAsync(`${platform.prefix}/${id}/data`, `{"seq":${seq}}`, { qos: 1 }))
+  await Promise.all(sent)
+}
+
+const seqsOf = (texts: string[]) => texts.map((text) => JSON.parse(text).payload.seq as number)
+const upTo = (count: number) => Array.from({ length: count }, (_, seq) => seq)
+
+test('while Redis refuses writes no offset is committed, and nothing is missing after', async () => {
+  await platform.up()
+  const id = platform.id('refused')
+  const { redis } = platform
+  await publish(id, 0, 10)
+  await eventually(async () => (await platform.lag()) === 0, 'lag 0')
+  await redis.config('SET', 'maxmemory', '1')
+  await publish(id, 10, 490)
+  await platform.records(500)
+  await eventually(() => platform.consumer.log().includes('OOM'), 'the consumer met the refusal')
+  expect(await platform.lag()).toBe(490)
+  expect(await redis.zcard(`device:history:${id}`)).toBe(10)
+  expect((await fetch(`${platform.consumer.url}/health/ready`)).status).toBe(503)
+  await redis.config('SET', 'maxmemory', '0')
+  await eventually(async () => (await platform.lag()) === 0, 'lag 0 again')
+  expect(seqsOf(await redis.zrange(`device:history:${id}`, '0', '-1')).sort((a, b) => a - b)).toEqual(upTo(500))
+  expect(await redis.hget(`device:last_state:${id}`, 'payload')).toBe('{"seq":499}')
+})
+
+test('while Kafka is away no PUBACK goes to the broker: a bridge killed then loses nothing', async () => {
+  await platform.up()
+  const id = platform.id('unacknowledged')
+  await cluster.kafka.stop()
+  await publish(id, 0, 500)
+  await eventually(async () => {
+    const metrics = await (await fetch(`${platform.bridge.url}/metrics`)).text()
+    return /^iot_received_total 500$/m.test(metrics)
+  }, 'the bridge holds them')
+  await platform.bridge.kill() // what it had acknowledged would be gone now
+  await Promise.all([cluster.kafka.start(), platform.bridge.start()])
+  const records = await platform.records(500)
+  expect(seqsOf(records.map(({ value }) => String(value)))).toEqual(upTo(500))
+  await eventually(async () => (await platform.lag()) === 0, 'lag 0')
+  expect(await platform.redis.zcard(`device:history:${id}`)).toBe(500)
+})
+
+test('SIGTERM in the middle of load loses and repeats nothing', async () => {
+  await platform.up()
+  const { redis, bridge, consumer } = platform
+  const id = platform.id('stopped')
+  const updates: string[] = []
+  const listener = redis.duplicate()
+  await listener.subscribe(`device-updates:${id}`)
+  listener.on('message', (_channel, message) => updates.push(message))
+  const load = publish(id, 0, 20_000)
+  for (const [service, at] of [
+    [bridge, 500],
+    [consumer, 1000],
+  ] as const) {
+    await eventually(() => updates.length > at, `more than ${at} updates`)
+    expect(await service.stop()).toBe(0)
+    await service.start()
+  }
+  await load
+  await eventually(() => updates.length >= 20_000, 'all updates')
+  await eventually(async () => (await platform.lag()) === 0, 'lag 0')
+  listener.disconnect()
+  const records = (await platform.records(20_000)).map(({ value }) => String(value))
+  expect(seqsOf(records)).toEqual(upTo(20_000))
+  expect(seqsOf(updates)).toEqual(upTo(20_000))
+})
+
+test('services that start before every server wait for them, and live through their restarts', async () => {
+  const { kafka, redis, mosquitto } = cluster
+  const id = platform.id('patient')
+  await Promise.all([kafka.stop(), redis.stop(), mosquitto.stop()])
+  await Promise.all([platform.bridge.start(), platform.consumer.start()])
+  for (const { url } of [platform.bridge, platform.consumer])
+    expect((await fetch(`${url}/health/ready`)).status).toBe(503)
+  await Promise.all([kafka.start(), redis.start(), mosquitto.start()])
+  await platform.device()
+  const ready = async () => {
+    for (const { url } of [platform.bridge, platform.consumer]) {
+      await eventually(async () => (await fetch(`${url}/health/ready`)).ok, `ready: ${url}`, 60_000)
+    }
+  }
+  await ready()
+  let seq = 0
+  await publish(id, seq++, 1)
+  for (const server of [redis, kafka, mosquitto]) {
+    await server.stop()
+    await server.start()
+    await ready()
+    await publish(id, seq++, 1)
+    await eventually(
+      async () => (await platform.redis.hget(`device:last_state:${id}`, 'payload')) === `{"seq":${seq - 1}}`,
+      `the reading after the restart of ${server.name}`,
+      60_000,
+    )
+  }
+}, 180_000)
