@@ -160,58 +160,64 @@ export function createKafkaSource(
         logger.warn({ error: payload.error.message, restart: payload.restart }, 'Kafka consumer failed')
       }
       lastProblem = payload.error.message
-      if (!payload.restart) onFatal(payload.error)
+      if (payload.restart || draining) return
+      // kafkajs gives up on errors of Kafka's that it does not know as passing, and on ours
+      if (payload.error.name.startsWith('KafkaJS')) consume().catch(onFatal)
+      else onFatal(payload.error)
     })
     return made
   }
 
-  return {
-    async start() {
-      for (let attempt = 0; !draining; attempt++) {
-        const made = open()
-        try {
-          await made.connect()
-          await made.subscribe({ topics: [topic], fromBeginning: true })
-          consumer = made
-          break
-        } catch (err) {
-          await made.disconnect().catch(() => {})
-          lastProblem = (err as Error).message
-          if (attempt % 20 === 0) logger.warn({ error: lastProblem }, 'waiting for Kafka')
-          await new Promise((resolve) => setTimeout(resolve, backoffMs(attempt)))
-        }
+  /** Joins the group and reads, trying until Kafka is there. */
+  const consume = async () => {
+    for (let attempt = 0; !draining; attempt++) {
+      const made = open()
+      try {
+        await made.connect()
+        await made.subscribe({ topics: [topic], fromBeginning: true })
+        consumer = made
+        break
+      } catch (err) {
+        await made.disconnect().catch(() => {})
+        lastProblem = (err as Error).message
+        if (attempt % 20 === 0) logger.warn({ error: lastProblem }, 'waiting for Kafka')
+        await new Promise((resolve) => setTimeout(resolve, backoffMs(attempt)))
       }
-      if (draining) return
-      await consumer?.run({
-        autoCommit: false,
-        eachBatchAutoResolve: false,
-        partitionsConsumedConcurrently: 64,
-        eachBatch: async ({ batch, resolveOffset, heartbeat, isRunning, isStale }) => {
-          const lane = laneOf(batch.partition)
-          const from = lane.generation
-          // one batch being written and one being filled: beyond that Kafka keeps the rest
-          for (const message of batch.messages) {
-            while (lane.records.length >= 2 * batchSize) {
-              const room = new Promise<void>((resolve) => {
-                const timer = setTimeout(resolve, HEARTBEAT_MS)
-                lane.room = () => {
-                  clearTimeout(timer)
-                  resolve()
-                }
-              })
-              await room
-              await heartbeat()
-              if (lane.generation !== from || !isRunning() || isStale() || draining) return
-            }
-            if (lane.records.length === 0) lane.firstAtMs = performance.now()
-            lane.records.push(message)
-            resolveOffset(message.offset)
-            if (lane.records.length === 1 || lane.records.length >= batchSize) lane.wake()
+    }
+    if (draining) return
+    await consumer?.run({
+      autoCommit: false,
+      eachBatchAutoResolve: false,
+      partitionsConsumedConcurrently: 64,
+      eachBatch: async ({ batch, resolveOffset, heartbeat, isRunning, isStale }) => {
+        const lane = laneOf(batch.partition)
+        const from = lane.generation
+        // one batch being written and one being filled: beyond that Kafka keeps the rest
+        for (const message of batch.messages) {
+          while (lane.records.length >= 2 * batchSize) {
+            const room = new Promise<void>((resolve) => {
+              const timer = setTimeout(resolve, HEARTBEAT_MS)
+              lane.room = () => {
+                clearTimeout(timer)
+                resolve()
+              }
+            })
+            await room
+            await heartbeat()
+            if (lane.generation !== from || !isRunning() || isStale() || draining) return
           }
-          await heartbeat()
-        },
-      })
-    },
+          if (lane.records.length === 0) lane.firstAtMs = performance.now()
+          lane.records.push(message)
+          resolveOffset(message.offset)
+          if (lane.records.length === 1 || lane.records.length >= batchSize) lane.wake()
+        }
+        await heartbeat()
+      },
+    })
+  }
+
+  return {
+    start: consume,
     check: () => (!joined ? `Kafka: ${lastProblem ?? 'not joined yet'}` : lastProblem),
     async stop() {
       consumer?.pause([{ topic }])

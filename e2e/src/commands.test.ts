@@ -1,12 +1,13 @@
 // Presence and commands: who is online, what reaches a device, and what each refusal looks like.
-import { type Cluster, startCluster } from '@iot/stack/cluster'
+import type { Cluster } from '@iot/stack/cluster'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createPlatform, eventually, type Platform } from './platform.js'
+import { startServers } from './servers.js'
 
 let cluster: Cluster
 let platform: Platform
 beforeAll(async () => {
-  cluster = await startCluster() // of its own, for the broker is stopped
+  cluster = await startServers() // of its own, for the broker is stopped
   platform = await createPlatform({
     kafka: cluster.kafka.port,
     redis: cluster.redis.port,
@@ -61,9 +62,9 @@ test('a command reaches the device as it was written; 400, 404, 504 and 503 are 
   expect(await command('nobody', '{"command":"x"}')).toMatchObject({ status: 404, code: 'DEVICE_OFFLINE' })
 
   await online()
-  cluster.mosquitto.signal('SIGSTOP')
+  await cluster.mosquitto.signal('SIGSTOP')
   expect(await command('dev', '{"command":"frozen"}')).toMatchObject({ status: 504, code: 'BROKER_TIMEOUT' })
-  cluster.mosquitto.signal('SIGCONT')
+  await cluster.mosquitto.signal('SIGCONT')
   await online()
   await cluster.mosquitto.stop()
   expect(await command('dev', '{"command":"away"}')).toMatchObject({ status: 503, code: 'BROKER_NOT_CONNECTED' })

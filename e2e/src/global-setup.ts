@@ -1,6 +1,7 @@
 // One set of real servers for all end-to-end tests; those that stop a server start their own.
-import { startCluster } from '@iot/stack/cluster'
+
 import type { TestProject } from 'vitest/node'
+import { startServers } from './servers.js'
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -11,7 +12,7 @@ declare module 'vitest' {
 }
 
 export default async function setup(project: TestProject) {
-  const cluster = await startCluster()
+  const cluster = await startServers()
   project.provide('kafkaPort', cluster.kafka.port)
   project.provide('redisPort', cluster.redis.port)
   project.provide('mqttPort', cluster.mosquitto.port)

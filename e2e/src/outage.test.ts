@@ -1,12 +1,13 @@
 // Nothing is acknowledged or committed before it is stored: servers that are away, refuse, or come late.
-import { type Cluster, startCluster } from '@iot/stack/cluster'
+import type { Cluster } from '@iot/stack/cluster'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { createPlatform, eventually, type Platform } from './platform.js'
+import { startServers } from './servers.js'
 
 let cluster: Cluster
 let platform: Platform
 beforeEach(async () => {
-  cluster = await startCluster() // of its own, for its servers are stopped
+  cluster = await startServers() // of its own, for its servers are stopped
   platform = await createPlatform({
     kafka: cluster.kafka.port,
     redis: cluster.redis.port,

@@ -24,7 +24,11 @@ export type Service = {
 export type StoredRecord = KafkaMessage & { partition: number }
 
 /** Waits until `condition` answers something truthy, and answers that; what it throws counts as not yet. */
-export async function eventually<T>(condition: () => Promise<T> | T, what: string, timeoutMs = 30_000): Promise<T> {
+export async function eventually<T>(
+  condition: () => Promise<T> | T,
+  what: string | (() => string),
+  timeoutMs = 30_000,
+): Promise<T> {
   const deadline = Date.now() + timeoutMs
   let last: unknown
   for (;;) {
@@ -35,7 +39,10 @@ export async function eventually<T>(condition: () => Promise<T> | T, what: strin
     } catch (error) {
       last = error
     }
-    if (Date.now() > deadline) throw new Error(`not seen within ${timeoutMs} ms: ${what} (last: ${String(last)})`)
+    if (Date.now() > deadline) {
+      const told = typeof what === 'string' ? what : what()
+      throw new Error(`not seen within ${timeoutMs} ms: ${told} (last: ${String(last)})`)
+    }
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
 }
@@ -73,7 +80,10 @@ export async function createPlatform(ports: Ports) {
         })
         child = own
         ended = new Promise((resolve) => own.once('exit', resolve))
-        await eventually(async () => (await fetch(`${made.url}/health/live`)).ok, `${name} lives: ${made.log()}`)
+        await eventually(
+          async () => (await fetch(`${made.url}/health/live`)).ok,
+          () => `${name} lives: ${made.log()}`,
+        )
       },
       stop: () => end('SIGTERM'),
       kill: async () => void (await end('SIGKILL')),
@@ -122,7 +132,10 @@ export async function createPlatform(ports: Ports) {
     async up() {
       await Promise.all([bridge.start(), consumer.start()])
       for (const { url, log } of [bridge, consumer])
-        await eventually(async () => (await fetch(`${url}/health/ready`)).ok, `ready at ${url}: ${log()}`)
+        await eventually(
+          async () => (await fetch(`${url}/health/ready`)).ok,
+          () => `ready at ${url}: ${log()}`,
+        )
     },
     /** Everything on a topic, from its beginning, once there are `count` records at least. */
     async records(count: number, from = topic): Promise<StoredRecord[]> {

@@ -55,7 +55,7 @@ export function runService<C extends { LOG_LEVEL: string; SHUTDOWN_TIMEOUT_MS: n
   process.on('SIGINT', () => void stop(0))
   process.on('uncaughtException', fail)
   process.on('unhandledRejection', fail)
-  logger.info({ pid: process.pid, node: process.version }, 'starting')
+  logger.info({ node: process.version }, 'starting')
   start(config, logger, { onStop: (part, close) => void closers.push({ name: part, close }), fail }).catch(fail)
 }
 

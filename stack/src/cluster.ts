@@ -1,28 +1,44 @@
-// The three servers on free ports with data of their own, for tests; removed when stopped.
+// The three servers side by side on free ports, for tests: local processes with data of their own, removed at the end.
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { prepare, root } from './prepare.js'
 import { freePort, type Server, startKafka, startMosquitto, startRedis } from './servers.js'
 
-export type Cluster = { kafka: Server; redis: Server; mosquitto: Server; stop(): Promise<void> }
+type Name = 'kafka' | 'redis' | 'mosquitto'
+export type Cluster = Record<Name, Server> & { stop(): Promise<void> }
 
-/** Starts Kafka, Redis and Mosquitto side by side. */
+/** Starts Kafka, Redis and Mosquitto as local processes. */
 export async function startCluster(): Promise<Cluster> {
   prepare((line) => process.stderr.write(`${line}\n`))
   const parent = join(root, '.local', 'test')
   mkdirSync(parent, { recursive: true })
   const dir = mkdtempSync(join(parent, 'servers-'))
+  return assemble(
+    {
+      kafka: (port) => startKafka(port, dir),
+      redis: (port) => startRedis(port, dir),
+      mosquitto: (port) => startMosquitto(port, dir),
+    },
+    () => rmSync(dir, { recursive: true, force: true }),
+  )
+}
+
+/** Starts the three at the same time; when one of them fails, none is left running. */
+export async function assemble(
+  starters: Record<Name, (port: number) => Promise<Server>>,
+  cleanUp: () => unknown,
+): Promise<Cluster> {
   const started: Server[] = []
   const stop = async () => {
     await Promise.all(started.map((server) => server.stop()))
-    rmSync(dir, { recursive: true, force: true })
+    await cleanUp()
   }
-  const begin = async (start: (port: number, dataDir: string) => Promise<Server>) => {
-    const server = await start(await freePort(), dir)
+  const begin = async (name: Name) => {
+    const server = await starters[name](await freePort())
     started.push(server)
     return server
   }
-  const results = await Promise.allSettled([begin(startKafka), begin(startRedis), begin(startMosquitto)])
+  const results = await Promise.allSettled([begin('kafka'), begin('redis'), begin('mosquitto')])
   const [kafka, redis, mosquitto] = results.map((result) => (result.status === 'fulfilled' ? result.value : undefined))
   if (kafka && redis && mosquitto) return { kafka, redis, mosquitto, stop }
   await stop()

@@ -13,9 +13,8 @@ const STOP_MS = 20_000
 export type Server = {
   name: string
   port: number
-  pid: number
   /** Sends a signal, SIGKILL and SIGSTOP included. */
-  signal(signal: NodeJS.Signals): void
+  signal(signal: NodeJS.Signals): Promise<void>
   /** SIGTERM, then SIGKILL when it takes over 20 s. */
   stop(): Promise<void>
   /** Starts it again after it ended, on the same port with the same data; resolves when it answers. */
@@ -39,15 +38,14 @@ export async function startProcess(
   const server: Server = {
     name,
     port,
-    pid: 0,
     onExit: () => {},
-    signal(signal) {
+    async signal(signal) {
       told ||= signal === 'SIGKILL' || signal === 'SIGTERM'
       child.kill(signal)
     },
     async stop() {
       if (child.exitCode !== null || child.signalCode !== null) return
-      server.signal('SIGTERM')
+      void server.signal('SIGTERM')
       const timer = setTimeout(() => child.kill('SIGKILL'), STOP_MS)
       await ended
       clearTimeout(timer)
@@ -58,7 +56,6 @@ export async function startProcess(
       const log = openSync(logFile, 'a')
       const [program = '', ...args] = command
       child = spawn(program, args, { stdio: ['ignore', log, log], detached: true, env })
-      server.pid = child.pid ?? 0
       let alive = true
       ended = new Promise((resolve) => {
         const end = (code: number | null) => {
@@ -69,14 +66,11 @@ export async function startProcess(
         child.once('exit', end)
         child.once('error', () => end(null))
       })
-      const deadline = Date.now() + START_MS
-      while (!(await isUp())) {
-        if (!alive) throw new Error(`${name} ended while starting: see ${logFile}`)
-        if (Date.now() > deadline) {
-          await server.stop()
-          throw new Error(`${name} does not answer on port ${port}: see ${logFile}`)
-        }
-        await new Promise((resolve) => setTimeout(resolve, 100))
+      try {
+        await untilUp(isUp, () => alive)
+      } catch (error) {
+        await server.stop()
+        throw new Error(`${name} ${(error as Error).message}: see ${logFile}`)
       }
     },
   }
@@ -84,8 +78,33 @@ export async function startProcess(
   return server
 }
 
+/** @throws when it does not answer within a minute, or is no longer alive */
+export async function untilUp(isUp: () => Promise<boolean>, isAlive = () => true): Promise<void> {
+  const deadline = Date.now() + START_MS
+  while (!(await isUp())) {
+    if (!isAlive()) throw new Error('ended while starting')
+    if (Date.now() > deadline) throw new Error('does not answer')
+    await new Promise((resolve) => setTimeout(resolve, 100))
+  }
+}
+
+/** Whether Kafka serves requests: ApiVersions v0, correlation id 7, no client id. */
+export const isKafkaUp = (port: number): Promise<boolean> =>
+  answers(
+    port,
+    Buffer.from([0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 255, 255]),
+    (reply) => reply.length >= 8 && reply.readInt32BE(4) === 7,
+  )
+
+export const isRedisUp = (port: number): Promise<boolean> =>
+  answers(port, 'PING\r\n', (reply) => reply.toString().startsWith('+PONG'))
+
+/** Whether Mosquitto takes connections: CONNECT of MQTT 3.1.1, clean, no client id; a CONNACK begins with 0x20. */
+export const isMosquittoUp = (port: number): Promise<boolean> =>
+  answers(port, Buffer.from([0x10, 12, 0, 4, 0x4d, 0x51, 0x54, 0x54, 4, 2, 0, 10, 0, 0]), (reply) => reply[0] === 0x20)
+
 /** Whether `port` on loopback answers `send` with what `isExpected` accepts. */
-export function answers(port: number, send: string | Buffer, isExpected: (reply: Buffer) => boolean): Promise<boolean> {
+function answers(port: number, send: string | Buffer, isExpected: (reply: Buffer) => boolean): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect({ host: '127.0.0.1', port })
     const end = (up: boolean) => {
@@ -152,10 +171,9 @@ auto.create.topics.enable=false
     const [program = '', ...args] = [...java, 'kafka.tools.StorageTool', 'format', '-t', kafkaId(), '-c', properties]
     execFileSync(program, args, { stdio: 'ignore' })
   }
-  // ApiVersions v0, correlation id 7, no client id: answered once the broker serves requests
-  const request = Buffer.from([0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 255, 255])
-  const isUp = () => answers(port, request, (reply) => reply.length >= 8 && reply.readInt32BE(4) === 7)
-  return startProcess('Kafka', port, join(dir, 'kafka.log'), [...java, 'kafka.Kafka', properties], isUp)
+  return startProcess('Kafka', port, join(dir, 'kafka.log'), [...java, 'kafka.Kafka', properties], () =>
+    isKafkaUp(port),
+  )
 }
 
 // base64 of a first nibble 0 begins with A to D: a leading '-' would be read as an option
@@ -166,9 +184,7 @@ export function startRedis(port: number, dataDir: string): Promise<Server> {
   const dir = join(dataDir, 'redis')
   mkdirSync(dir, { recursive: true })
   const args = ['--port', String(port), '--bind', '127.0.0.1', '--dir', dir, '--appendonly', 'yes', '--save', '']
-  return startProcess('Redis', port, join(dir, 'redis.log'), ['redis-server', ...args], () =>
-    answers(port, 'PING\r\n', (reply) => reply.toString().startsWith('+PONG')),
-  )
+  return startProcess('Redis', port, join(dir, 'redis.log'), ['redis-server', ...args], () => isRedisUp(port))
 }
 
 /** Mosquitto with persistent sessions. */
@@ -187,8 +203,7 @@ export function startMosquitto(port: number, dataDir: string): Promise<Server> {
     ...(process.getuid?.() === 0 ? ['user root'] : []),
   ]
   writeFileSync(config, `${lines.join('\n')}\n`)
-  // CONNECT, MQTT 3.1.1, clean session, no client id; a CONNACK begins with 0x20
-  const connectPacket = Buffer.from([0x10, 12, 0, 4, 0x4d, 0x51, 0x54, 0x54, 4, 2, 0, 10, 0, 0])
-  const isUp = () => answers(port, connectPacket, (reply) => reply[0] === 0x20)
-  return startProcess('Mosquitto', port, join(dir, 'mosquitto.log'), ['mosquitto', '-c', config], isUp)
+  return startProcess('Mosquitto', port, join(dir, 'mosquitto.log'), ['mosquitto', '-c', config], () =>
+    isMosquittoUp(port),
+  )
 }

@@ -114,7 +114,7 @@ async function isReady(at: number): Promise<boolean> {
 
 async function stop(code: number) {
   if (stopping) {
-    for (const server of running) server.signal('SIGKILL')
+    for (const server of running) void server.signal('SIGKILL')
     process.exit(1)
   }
   stopping = true
