@@ -1,15 +1,12 @@
 // The second MQTT connection: hellos come in, commands go out; ingestion cannot hold it up.
 // A command that was answered with an error is not delivered later: it is sent only to a broker that has just
 // answered a ping, and what was not acknowledged in time is taken out of MQTT.js's queue with its connection.
-
 import { isDeviceId } from '@iot/shared/contract'
-import mqtt, { type ISubscriptionMap, type MqttClient } from 'mqtt'
+import type { MqttClient } from 'mqtt'
 import type { Logger } from 'pino'
 import { Counter } from 'prom-client'
 import { deviceIdOf } from './ingest.js'
-
-const KEEPALIVE_S = 15
-const RECONNECT_MS = 1000
+import { createMqttLink } from './mqtt-link.js'
 
 const hellos = new Counter({ name: 'iot_hellos_total', help: 'hello messages', labelNames: ['outcome'] })
 const commands = new Counter({ name: 'iot_commands_total', help: 'commands', labelNames: ['outcome'] })
@@ -30,71 +27,36 @@ export function createControlConnection(
   onHello: (deviceId: string) => void,
   logger: Logger,
 ): ControlConnection {
-  let client: MqttClient | undefined
   let subscribed = false
-  let protocolVersion: 4 | 5 = 5
-  const topic = `${options.prefix}/+/hello`
+  const pinged: (() => void)[] = [] // whom the next PINGREQ is for
   const pings: (() => void)[] = [] // one for each PINGREQ of ours that has no answer yet
 
-  const subscribe = (own: MqttClient) => {
-    own.subscribe({ [topic]: { qos: 1 }, resubscribe: true } as ISubscriptionMap, (err, granted) => {
-      const refused = granted?.find((grant) => grant.qos >= 128)
-      subscribed = !err && !refused
-      if (subscribed) return logger.info({ topic, protocolVersion }, 'control connected')
-      if (!own.connected) return
-      logger.error({ error: err?.message ?? `refused with ${refused?.qos}`, topic }, 'subscription failed')
-      setTimeout(() => own.connected && subscribe(own), RECONNECT_MS).unref()
-    })
-  }
-
-  const connect = () => {
-    const own = mqtt.connect(options.url, {
-      clientId: options.clientId,
-      clean: true,
-      protocolVersion,
-      keepalive: KEEPALIVE_S,
-      reconnectPeriod: RECONNECT_MS,
-      connectTimeout: 10_000,
-      reconnectOnConnackError: true,
-      resubscribe: false,
-      queueQoSZero: false,
-    })
-    client = own
-    let lastProblem = ''
-    own.on('connect', () => {
-      lastProblem = ''
-      subscribe(own)
-    })
-    own.on('close', () => {
-      subscribed = false
-      pings.length = 0
-    })
-    own.on('packetreceive', (packet) => {
-      if (packet.cmd === 'pingresp') pings.shift()?.()
-    })
-    own.on('packetsend', (packet) => {
-      if (packet.cmd === 'pingreq') pings.push(pinged.shift() ?? (() => {}))
-    })
-    own.on('message', (from, _payload, packet) => {
-      const deviceId = deviceIdOf(from, options.prefix)
-      const outcome = packet.retain ? 'retained' : isDeviceId(deviceId) ? 'seen' : 'invalid_device_id'
-      hellos.inc({ outcome })
-      if (outcome === 'seen') onHello(deviceId)
-    })
-    own.on('error', (error) => {
-      const code = (error as { code?: number | string }).code
-      if (protocolVersion === 5 && (code === 1 || code === 0x84)) {
-        protocolVersion = 4
-        own.end(true)
-        connect()
-      } else if (error.message !== lastProblem) {
-        lastProblem = error.message
-        logger.warn({ error: error.message || String(code) }, 'broker not reached, trying on')
-      }
-    })
-  }
-
-  const pinged: (() => void)[] = [] // whom the next PINGREQ is for
+  const link = createMqttLink(
+    { name: 'control', url: options.url, clientId: options.clientId, topic: `${options.prefix}/+/hello` },
+    (client) => {
+      client.on('close', () => {
+        subscribed = false
+        pinged.length = 0
+        pings.length = 0
+      })
+      client.on('packetreceive', (packet) => {
+        if (packet.cmd === 'pingresp') pings.shift()?.()
+      })
+      client.on('packetsend', (packet) => {
+        if (packet.cmd === 'pingreq') pings.push(pinged.shift() ?? (() => {}))
+      })
+      client.on('message', (from, _payload, packet) => {
+        const deviceId = deviceIdOf(from, options.prefix)
+        const outcome = packet.retain ? 'retained' : isDeviceId(deviceId) ? 'seen' : 'invalid_device_id'
+        hellos.inc({ outcome })
+        if (outcome === 'seen') onHello(deviceId)
+      })
+    },
+    () => {
+      subscribed = true
+    },
+    logger,
+  )
 
   /** Whether the broker is awake: bytes sent to a frozen one would be delivered when it wakes up. */
   const ping = (own: MqttClient, timeoutMs: number) =>
@@ -123,7 +85,8 @@ export function createControlConnection(
         resolve(outcome)
       }
       own.once('close', lost)
-      const properties = protocolVersion === 5 ? { properties: { messageExpiryInterval: options.expirySeconds } } : {}
+      const properties =
+        link.protocolVersion === 5 ? { properties: { messageExpiryInterval: options.expirySeconds } } : {}
       own.publish(`${options.prefix}/${deviceId}/commands`, text, { qos: 1, retain: false, ...properties }, (err) =>
         finish(err ? 'disconnected' : 'acknowledged'),
       )
@@ -131,7 +94,7 @@ export function createControlConnection(
     })
 
   const send = async (deviceId: string, text: string): Promise<CommandOutcome> => {
-    const own = client
+    const own = link.client
     if (!own?.connected) return 'disconnected'
     const startedMs = performance.now()
     if (!(await ping(own, options.timeoutMs))) return own.connected ? 'timeout' : 'disconnected'
@@ -141,15 +104,13 @@ export function createControlConnection(
   }
 
   return {
-    start: connect,
-    check: () => (client?.connected && subscribed ? null : 'MQTT control: not connected'),
+    start: link.connect,
+    check: () => (link.client?.connected && subscribed ? null : 'MQTT control: not connected'),
     async send(deviceId, text) {
       const outcome = await send(deviceId, text)
       commands.inc({ outcome })
       return outcome
     },
-    async stop() {
-      await client?.endAsync(!client.connected)
-    },
+    stop: link.stop,
   }
 }

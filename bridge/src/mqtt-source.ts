@@ -7,17 +7,15 @@
 //
 // consuming -> holding at the limit; holding -> consuming when one is stored; holding -> away after HOLD_MS, since a
 // parser that stands still cannot read the broker's PINGRESP either; away -> connecting when the window has emptied.
-import mqtt, { type IPublishPacket, type ISubscriptionMap, type MqttClient } from 'mqtt'
+import type { IPublishPacket } from 'mqtt'
 import type { Logger } from 'pino'
 import { Counter } from 'prom-client'
 import { type Delivery, deferAcknowledgements } from './deferred-ack.js'
+import { createMqttLink } from './mqtt-link.js'
 
-const KEEPALIVE_S = 15
 const HOLD_MS = 10_000
-const RECONNECT_MS = 1000
 const SESSION_EXPIRY_S = 7 * 86_400
 
-const reconnects = new Counter({ name: 'iot_mqtt_connects_total', help: 'connections made to the broker' })
 const received = new Counter({ name: 'iot_received_total', help: 'data messages received' })
 const ignored = new Counter({ name: 'iot_ignored_total', help: 'messages ignored', labelNames: ['reason'] })
 
@@ -40,8 +38,6 @@ export function createMqttSource(
   handle: (packet: IPublishPacket, stored: () => void) => void,
   logger: Logger,
 ): MqttSource {
-  let client: MqttClient | undefined
-  let protocolVersion: 4 | 5 = 5
   let state: 'connecting' | 'consuming' | 'holding' | 'away' = 'connecting'
   let window: Pending[] = [] // of this connection, in order of arrival: PUBACKs go out from its head (MQTT 5, 4.6)
   let unclaimed = new Map<number, Pending>() // of the connection before, not acknowledged: the broker sends them again
@@ -79,7 +75,7 @@ export function createMqttSource(
     holdTimer = setTimeout(() => {
       logger.warn({ inFlight }, 'Kafka does not keep up: leaving the broker, which keeps the backlog')
       state = 'away'
-      client?.end(true)
+      link.leave()
     }, HOLD_MS)
   }
 
@@ -127,72 +123,32 @@ export function createMqttSource(
     if (state !== 'away') state = 'connecting'
   }
 
-  const subscribe = (own: MqttClient) => {
-    const wanted = { [options.topic]: { qos: 1, ...(protocolVersion === 5 ? { rh: 1 } : {}) }, resubscribe: true }
-    own.subscribe(wanted as ISubscriptionMap, (err, granted) => {
-      const refused = granted?.find((grant) => grant.qos >= 128)
-      if (!err && !refused) {
-        if (state === 'connecting') state = 'consuming'
-        logger.info({ topic: options.topic, protocolVersion }, 'ingestion connected')
-      } else if (own.connected) {
-        logger.error(
-          { error: err?.message ?? `refused with ${refused?.qos}`, topic: options.topic },
-          'subscription failed',
-        )
-        setTimeout(() => own.connected && subscribe(own), RECONNECT_MS).unref()
-      }
-    })
-  }
+  const link = createMqttLink(
+    {
+      name: 'ingestion',
+      url: options.url,
+      clientId: options.clientId,
+      topic: options.topic,
+      session: { expirySeconds: SESSION_EXPIRY_S, receiveMaximum: options.maxInFlight },
+    },
+    (client) => {
+      deferAcknowledgements(client, receive)
+      client.on('connect', ({ sessionPresent }) => {
+        if (!sessionPresent) unclaimed = new Map() // nothing comes again: what is held is stored, not acknowledged
+      })
+      client.on('close', () => {
+        if (link.client === client) forgetConnection()
+      })
+    },
+    () => {
+      if (state === 'connecting') state = 'consuming'
+    },
+    logger,
+  )
 
   const connect = () => {
     state = 'connecting'
-    const own = mqtt.connect(options.url, {
-      clientId: options.clientId,
-      clean: false,
-      protocolVersion,
-      keepalive: KEEPALIVE_S,
-      reconnectPeriod: RECONNECT_MS,
-      connectTimeout: 10_000,
-      reconnectOnConnackError: true,
-      resubscribe: false,
-      queueQoSZero: false,
-      ...(protocolVersion === 5
-        ? { properties: { sessionExpiryInterval: SESSION_EXPIRY_S, receiveMaximum: options.maxInFlight } }
-        : {}),
-    })
-    client = own
-    let lastProblem = ''
-    deferAcknowledgements(own, receive)
-    own.on('connect', (connack) => {
-      lastProblem = ''
-      reconnects.inc()
-      if (!connack.sessionPresent) unclaimed = new Map() // nothing comes again: what is held is stored, not acknowledged
-      subscribe(own)
-    })
-    own.on('close', () => {
-      if (client === own) forgetConnection()
-    })
-    own.on('disconnect', (packet) => {
-      logger.warn(
-        { reasonCode: packet.reasonCode },
-        packet.reasonCode === 0x8e
-          ? 'session taken over by another client with this MQTT_CLIENT_ID'
-          : 'broker ended the connection',
-      )
-    })
-    own.on('error', (error) => {
-      const code = (error as { code?: number | string }).code
-      if (protocolVersion === 5 && (code === 1 || code === 0x84)) {
-        logger.info('the broker refuses MQTT 5: using 3.1.1')
-        protocolVersion = 4
-        own.end(true)
-        forgetConnection()
-        connect()
-      } else if (error.message !== lastProblem) {
-        lastProblem = error.message
-        logger.warn({ error: error.message || String(code) }, 'broker not reached, trying on')
-      }
-    })
+    link.connect()
   }
 
   return {
@@ -204,7 +160,7 @@ export function createMqttSource(
     },
     async stop() {
       clearTimeout(holdTimer)
-      await client?.endAsync(!client.connected)
+      await link.stop()
     },
   }
 }
