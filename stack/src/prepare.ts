@@ -6,6 +6,7 @@ import { join } from 'node:path'
 const PROGRAMS = [
   { program: 'redis-server', apt: 'redis-server', brew: 'redis' },
   { program: 'mosquitto', apt: 'mosquitto', brew: 'mosquitto' },
+  { program: 'mosquitto_pub', apt: 'mosquitto-clients', brew: 'mosquitto' }, // for the lines to try
   { program: 'java', apt: 'default-jre-headless', brew: 'openjdk@17' },
   { program: 'mvn', apt: 'maven', brew: 'maven' },
 ]
@@ -51,13 +52,15 @@ function install(lacking: typeof PROGRAMS, say: (line: string) => void): void {
     say(`installing ${names.join(', ')} with apt-get ...`)
     // RUNLEVEL=1 keeps the packages from starting services of their own on our ports
     const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive', RUNLEVEL: '1' }
-    execFileSync('apt-get', ['update', '-qq'], { stdio: 'ignore', env })
-    execFileSync('apt-get', ['install', '-y', '-qq', ...names], { stdio: ['ignore', 'ignore', 'inherit'], env })
+    for (const args of [['update'], ['install', '-y', ...names]]) {
+      const { status, stderr } = spawnSync('apt-get', ['-qq', ...args], { encoding: 'utf8', env })
+      if (status !== 0) say(stderr)
+    }
     if (missing().length === 0) return
   }
   const command =
     process.platform === 'darwin'
-      ? `brew install ${lacking.map(({ brew }) => brew).join(' ')}`
+      ? `brew install ${[...new Set(lacking.map(({ brew }) => brew))].join(' ')}`
       : `sudo apt-get install ${names.join(' ')}`
   throw new Error(`missing: ${lacking.map(({ program }) => program).join(', ')}. Install with: ${command}`)
 }

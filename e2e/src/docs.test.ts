@@ -1,0 +1,54 @@
+// One schema for each service: the README's table, .env.example and the compose file say the same as it does.
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { bridgeSchema } from '@iot/bridge/config'
+import { consumerSchema } from '@iot/consumer/config'
+import { commonSchema } from '@iot/shared/config'
+import { root } from '@iot/stack/prepare'
+import { expect, test } from 'vitest'
+import { z } from 'zod'
+
+const read = (name: string) => readFileSync(join(root, name), 'utf8')
+const shape = { ...bridgeSchema, ...consumerSchema }
+const defaults = Object.fromEntries(
+  Object.entries(z.object(shape).parse({})).map(([name, value]) => [name, String(value)]),
+)
+const names = Object.keys(shape).sort()
+const belongsTo = (name: string) => (name in commonSchema ? 'both' : name in bridgeSchema ? 'bridge' : 'consumer')
+
+test("the README's table has every variable, with its service and default", () => {
+  const rows = [...read('README.md').matchAll(/^\| `([A-Z_]+)` \| (\w+) \| (.*?) \|/gm)]
+  expect(rows.map(([, name]) => name).sort()).toEqual(names)
+  for (const [, name = '', service, fallback] of rows) {
+    expect(service, name).toBe(belongsTo(name))
+    if (defaults[name] !== undefined) expect(fallback, name).toBe(`\`${defaults[name]}\``)
+  }
+})
+
+test('the compose file gives each service its variables, with the same defaults', () => {
+  const compose = read('docker-compose.yml')
+  const within = (service: string) => new RegExp(`^  ${service}:\\n((?: {4}.*\\n|\\n)*)`, 'm').exec(compose)?.[1] ?? ''
+  for (const [service, own] of [
+    ['mqtt-kafka-bridge', bridgeSchema],
+    ['kafka-redis-consumer', consumerSchema],
+  ] as const) {
+    const given = [...within(service).matchAll(/^ {6}([A-Z_]+): (.*)$/gm)]
+    expect(given.map(([, name]) => name).sort(), service).toEqual(Object.keys(own).sort())
+    for (const [, name = '', value = ''] of given) {
+      const [, from, fallback] = /^\$\{([A-Z_]+):-(.*)\}$/.exec(value) ?? []
+      if (from === undefined) continue // fixed by the compose file: addresses inside its network
+      expect(from).toBe(name)
+      expect(fallback, name).toBe(defaults[name] ?? '')
+    }
+  }
+})
+
+test('.env.example names what the compose file takes, with the same defaults', () => {
+  const taken = [...read('docker-compose.yml').matchAll(/\$\{([A-Z_]+):-(.*?)\}/g)].map(([, name]) => name)
+  const lines = [...read('.env.example').matchAll(/^# ([A-Z_]+)=(\S*)/gm)]
+  const shown = new Set(lines.map(([, name]) => name))
+  expect([...shown].sort()).toEqual([...new Set([...taken, 'COMPOSE_PROFILES'])].sort())
+  for (const [, name = '', value] of lines.filter(([line]) => !line.includes('mosquitto'))) {
+    if (defaults[name] !== undefined) expect(value, name).toBe(defaults[name])
+  }
+})
