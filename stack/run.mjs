@@ -1,5 +1,5 @@
 // What the npm scripts call, with Node's own modules alone: installs and builds what is needed, then runs the part.
-//   node stack/run.mjs start | test | simulate [arguments]
+//   node stack/run.mjs start | test | simulate | chaos [arguments]
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -21,8 +21,9 @@ must(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), 
 
 if (part === 'start') await run([join(root, 'stack', 'dist', 'start.js'), ...args])
 else if (part === 'simulate') await run([join(root, 'simulator', 'dist', 'main.js'), ...args])
+else if (part === 'chaos') await run([join(root, 'e2e', 'dist', 'chaos', 'main.js'), ...args])
 else if (part === 'test') await test()
-else fail('usage: node stack/run.mjs start|test|simulate [arguments]')
+else fail('usage: node stack/run.mjs start|test|simulate|chaos [arguments]')
 
 async function test() {
   const results = join(root, '.local', 'test-results.json')

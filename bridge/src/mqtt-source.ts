@@ -42,7 +42,7 @@ export function createMqttSource(
   let window: Pending[] = [] // of this connection, in order of arrival: PUBACKs go out from its head (MQTT 5, 4.6)
   let unclaimed = new Map<number, Pending>() // of the connection before, not acknowledged: the broker sends them again
   let inFlight = 0
-  let resume: (() => void) | null = null
+  let held: (() => void)[] = [] // more than one: sending a PUBACK makes MQTT.js read on as well
   let holdTimer: NodeJS.Timeout | undefined
   let stopping = false
 
@@ -54,10 +54,10 @@ export function createMqttSource(
 
   const release = () => {
     clearTimeout(holdTimer)
-    const readOn = resume
-    resume = null
+    const readers = held
+    held = []
     if (state === 'holding') state = 'consuming'
-    readOn?.()
+    for (const readOn of readers) readOn()
   }
 
   const onStored = (pending: Pending) => {
@@ -70,12 +70,14 @@ export function createMqttSource(
   }
 
   const hold = (readOn: () => void) => {
+    held.push(readOn)
+    if (state === 'holding') return
     state = 'holding'
-    resume = readOn
     holdTimer = setTimeout(() => {
       logger.warn({ inFlight }, 'Kafka does not keep up: leaving the broker, which keeps the backlog')
       state = 'away'
       link.leave()
+      forgetConnection()
     }, HOLD_MS)
   }
 
@@ -114,7 +116,7 @@ export function createMqttSource(
 
   const forgetConnection = () => {
     clearTimeout(holdTimer)
-    resume = null
+    held = []
     for (const pending of window) {
       pending.delivery = null
       unclaimed.set(pending.packet.messageId ?? -1, pending)
@@ -132,7 +134,10 @@ export function createMqttSource(
       session: { expirySeconds: SESSION_EXPIRY_S, receiveMaximum: options.maxInFlight },
     },
     (client) => {
-      deferAcknowledgements(client, receive)
+      deferAcknowledgements(client, (delivery) => {
+        // what was parsed already when the connection was left comes again
+        if (state !== 'away' && link.client === client) receive(delivery)
+      })
       client.on('connect', ({ sessionPresent }) => {
         if (!sessionPresent) unclaimed = new Map() // nothing comes again: what is held is stored, not acknowledged
       })

@@ -14,7 +14,7 @@ beforeAll(async () => {
     mqtt: cluster.mosquitto.port,
   })
   await platform.bridge.start({ DEVICE_OFFLINE_TIMEOUT: '3', COMMAND_TIMEOUT_MS: '1000' })
-  await eventually(async () => (await fetch(`${platform.bridge.url}/health/ready`)).ok, 'ready')
+  await platform.bridge.ready()
 })
 afterAll(async () => {
   await platform?.down()
@@ -69,7 +69,7 @@ test('a command reaches the device as it was written; 400, 404, 504 and 503 are 
   await cluster.mosquitto.stop()
   expect(await command('dev', '{"command":"away"}')).toMatchObject({ status: 503, code: 'BROKER_NOT_CONNECTED' })
   await cluster.mosquitto.start()
-  await eventually(async () => (await fetch(`${platform.bridge.url}/health/ready`)).ok, 'ready again')
+  await platform.bridge.ready()
   await eventually(() => device.connected, 'the device is back')
   await device.subscribeAsync(`${platform.prefix}/dev/commands`, { qos: 1 })
   await online()

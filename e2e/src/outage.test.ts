@@ -54,7 +54,7 @@ test('while Kafka is away no PUBACK goes to the broker: a bridge killed then los
   await cluster.kafka.stop()
   await publish(id, 0, 500)
   await eventually(async () => {
-    const metrics = await (await fetch(`${platform.bridge.url}/metrics`)).text()
+    const metrics = await platform.bridge.metrics()
     return /^iot_received_total 500$/m.test(metrics)
   }, 'the bridge holds them')
   await platform.bridge.kill() // what it had acknowledged would be gone now
@@ -100,11 +100,7 @@ test('services that start before every server wait for them, and live through th
     expect((await fetch(`${url}/health/ready`)).status).toBe(503)
   await Promise.all([kafka.start(), redis.start(), mosquitto.start()])
   await platform.device()
-  const ready = async () => {
-    for (const { url } of [platform.bridge, platform.consumer]) {
-      await eventually(async () => (await fetch(`${url}/health/ready`)).ok, `ready: ${url}`, 60_000)
-    }
-  }
+  const ready = () => Promise.all([platform.bridge.ready(60_000), platform.consumer.ready(60_000)])
   await ready()
   let seq = 0
   await publish(id, seq++, 1)

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { root } from '@iot/stack/prepare'
 import { freePort } from '@iot/stack/servers'
 import { Redis } from 'ioredis'
-import kafkajs, { type Admin, type KafkaMessage } from 'kafkajs'
+import kafkajs, { type Admin, type Kafka as KafkaClient, type KafkaMessage } from 'kafkajs'
 import mqtt, { type MqttClient } from 'mqtt'
 
 const { Kafka, logLevel } = kafkajs
@@ -16,12 +16,22 @@ const { Kafka, logLevel } = kafkajs
 export type Ports = { kafka: number; redis: number; mqtt: number }
 export type Service = {
   url: string
+  /** Starts it and waits until it lives; `env` goes on top of what it was made with. */
   start(env?: NodeJS.ProcessEnv): Promise<void>
+  /** SIGTERM; answers the exit code. */
   stop(): Promise<number | null>
   kill(): Promise<void>
+  /** Sends a signal that does not end it, such as SIGSTOP. */
+  signal(signal: NodeJS.Signals): void
+  /** Memory in use, in MB; 0 when it does not run. */
+  rssMb(): number
+  ready(timeoutMs?: number): Promise<void>
+  metrics(): Promise<string>
   log(): string
 }
 export type StoredRecord = KafkaMessage & { partition: number }
+/** By partition. */
+export type Offsets = Map<number, number>
 
 /** Waits until `condition` answers something truthy, and answers that; what it throws counts as not yet. */
 export async function eventually<T>(
@@ -87,6 +97,20 @@ export async function createPlatform(ports: Ports) {
       },
       stop: () => end('SIGTERM'),
       kill: async () => void (await end('SIGKILL')),
+      signal: (signal) => void child?.kill(signal),
+      rssMb() {
+        try {
+          const status = readFileSync(`/proc/${child?.pid}/status`, 'utf8')
+          return Math.round(Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? 0) / 1024)
+        } catch {
+          return 0
+        }
+      },
+      async ready(timeoutMs) {
+        const isReady = async () => (await fetch(`${made.url}/health/ready`)).ok
+        await eventually(isReady, () => `${name} is ready: ${made.log()}`, timeoutMs)
+      },
+      metrics: async () => (await fetch(`${made.url}/metrics`)).text(),
       log: () => readFileSync(logFile, 'utf8'),
     }
     services.push(made)
@@ -139,17 +163,33 @@ export async function createPlatform(ports: Ports) {
     },
     /** Everything on a topic, from its beginning, once there are `count` records at least. */
     async records(count: number, from = topic): Promise<StoredRecord[]> {
-      const reader = kafka.consumer({ groupId: `look-${randomBytes(4).toString('hex')}`, maxWaitTimeInMs: 200 })
       const found: StoredRecord[] = []
-      try {
-        await reader.connect()
-        await reader.subscribe({ topics: [from], fromBeginning: true })
-        await reader.run({ eachMessage: async ({ message, partition }) => void found.push({ ...message, partition }) })
-        await eventually(() => found.length >= count, `${count} records on ${from}`)
-        return found
-      } finally {
-        await reader.disconnect()
+      await readTopic(
+        kafka,
+        from,
+        new Map(),
+        (record) => found.push(record),
+        () => found.length >= count,
+      )
+      return found
+    },
+    /** Where each partition ends now. */
+    async ends(of = topic): Promise<Offsets> {
+      return withAdmin(kafka.admin(), async (admin) => {
+        const ends = await admin.fetchTopicOffsets(of)
+        return new Map(ends.map(({ partition, high }) => [partition, Number(high)]))
+      })
+    },
+    /** Reads a topic from `starts` to where it ends now. */
+    async recordsFrom(starts: Offsets, onRecord: (record: StoredRecord) => void, of = topic): Promise<void> {
+      const ends = await this.ends(of)
+      const left = new Set([...ends].filter(([partition, end]) => end > (starts.get(partition) ?? 0)).map(([at]) => at))
+      const take = (record: StoredRecord) => {
+        const end = ends.get(record.partition) ?? 0
+        if (Number(record.offset) < end) onRecord(record)
+        if (Number(record.offset) >= end - 1) left.delete(record.partition)
       }
+      if (left.size > 0) await readTopic(kafka, of, starts, take, () => left.size === 0)
     },
     /** Records of the group not committed yet, over all partitions. */
     async lag(): Promise<number> {
@@ -178,5 +218,33 @@ async function withAdmin<T>(admin: Admin, use: (admin: Admin) => Promise<T>): Pr
     return await use(admin)
   } finally {
     await admin.disconnect()
+  }
+}
+
+async function readTopic(
+  kafka: KafkaClient,
+  topic: string,
+  starts: Offsets,
+  onRecord: (record: StoredRecord) => void,
+  isDone: () => boolean,
+) {
+  const reader = kafka.consumer({ groupId: `look-${randomBytes(4).toString('hex')}`, maxWaitTimeInMs: 200 })
+  try {
+    await reader.connect()
+    await reader.subscribe({ topics: [topic], fromBeginning: true })
+    await reader.run({
+      partitionsConsumedConcurrently: 16,
+      eachBatch: async ({ batch, resolveOffset }) => {
+        for (const message of batch.messages) {
+          if (Number(message.offset) < (starts.get(batch.partition) ?? 0)) continue // read before the seek took hold
+          onRecord({ ...message, partition: batch.partition })
+          resolveOffset(message.offset)
+        }
+      },
+    })
+    for (const [partition, offset] of starts) reader.seek({ topic, partition, offset: String(offset) })
+    await eventually(isDone, `the records of ${topic}`)
+  } finally {
+    await reader.disconnect()
   }
 }

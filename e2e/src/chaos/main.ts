@@ -1,0 +1,143 @@
+// npm run chaos: every component killed, frozen and stopped under load, on real local servers, every reading counted.
+//   npm run chaos [-- --only bridge,kafka] [--devices 200] [--rate 2000] [--out docs]
+//   npm run chaos -- --random 15m --seed 7
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { startCluster } from '@iot/stack/cluster'
+import { root } from '@iot/stack/prepare'
+import { createPlatform } from '../platform.js'
+import { COMPONENTS, type Fault, KINDS, type Row, runCell, strike } from './cell.js'
+import type { Span } from './check.js'
+
+const FROZEN_MS = 20_000
+const RANDOM_GAP_MS = [10_000, 20_000] as const
+const TWO_AT_ONCE = 0.2
+
+const { values: flags } = parseArgs({
+  options: {
+    only: { type: 'string' },
+    devices: { type: 'string', default: '200' },
+    rate: { type: 'string', default: '2000' },
+    random: { type: 'string' },
+    seed: { type: 'string', default: '1' },
+    out: { type: 'string', default: '.local/chaos' },
+  },
+})
+const say = (line: string) => void process.stdout.write(`${line}\n`)
+const positive = (name: 'devices' | 'rate' | 'seed') => {
+  const value = Number(flags[name])
+  if (Number.isInteger(value) && value > 0) return value
+  say(`--${name} must be a whole number above 0`)
+  return process.exit(1)
+}
+const load = { devices: positive('devices'), ratePerSecond: positive('rate'), beforeMs: 5000, afterMs: 3000 }
+const seed = positive('seed')
+const only = flags.only?.split(',')
+const unknown = only?.find((name) => !COMPONENTS.some((component) => component === name))
+if (unknown) {
+  say(`--only takes ${COMPONENTS.join(', ')}, not ${unknown}`)
+  process.exit(1)
+}
+const minutes = flags.random ? Number(/^(\d+)m$/.exec(flags.random)?.[1]) : 0
+if (Number.isNaN(minutes)) {
+  say('--random must be a number of minutes such as 15m')
+  process.exit(1)
+}
+
+const cluster = await startCluster()
+const platform = await createPlatform({
+  kafka: cluster.kafka.port,
+  redis: cluster.redis.port,
+  mqtt: cluster.mosquitto.port,
+})
+const stop = async (code: number) => {
+  await platform.down()
+  await cluster.stop()
+  process.exit(code)
+}
+process.once('SIGINT', () => void stop(1))
+
+try {
+  await platform.up()
+  const rows = minutes > 0 ? [await random(minutes)] : await matrix()
+  report(rows)
+  const bad = rows.filter(
+    (row) => row.missing + row.out_of_order + row.foreign + row.missing_in_history + row.wrong_last_state,
+  )
+  say(bad.length === 0 ? 'nothing missing, nothing out of order, nothing wrong' : `${bad.length} rows are not clean`)
+  await stop(bad.length === 0 ? 0 : 1)
+} catch (error) {
+  say(String((error as Error).stack))
+  await stop(1)
+}
+
+async function matrix(): Promise<Row[]> {
+  const rows: Row[] = []
+  for (const kind of KINDS) {
+    for (const component of COMPONENTS) {
+      if (only && !only.includes(component)) continue
+      const row = await runCell(platform, cluster, `${component}-${kind}`, load, () =>
+        strike(platform, cluster, { component, kind }, FROZEN_MS),
+      )
+      rows.push(row)
+      say(JSON.stringify(row))
+    }
+  }
+  return rows
+}
+
+/** Faults drawn by the seed, one every 10 to 20 s, now and then two at once, under one continuous load. */
+async function random(duration: number): Promise<Row> {
+  const draw = generator(seed)
+  const pick = <T>(list: readonly T[]): T => list[Math.floor(draw() * list.length)] as T
+  const startedMs = performance.now()
+  return runCell(platform, cluster, `random-${seed}`, load, async () => {
+    const forgiven: Span[] = []
+    while (performance.now() - startedMs < duration * 60_000) {
+      const first: Fault = { component: pick(COMPONENTS), kind: pick(KINDS) }
+      const others = COMPONENTS.filter((component) => component !== first.component)
+      const second: Fault = { component: pick(others), kind: pick(KINDS) }
+      const faults = draw() < TWO_AT_ONCE ? [first, second] : [first]
+      const frozenMs = 5000 + draw() * 15_000
+      const gapMs = RANDOM_GAP_MS[0] + draw() * (RANDOM_GAP_MS[1] - RANDOM_GAP_MS[0])
+      const minute = ((performance.now() - startedMs) / 60_000).toFixed(1)
+      say(`${minute} min: ${faults.map(({ component, kind }) => `${component} ${kind}`).join(' and ')}`)
+      const spans = await Promise.all(faults.map((fault) => strike(platform, cluster, fault, frozenMs)))
+      forgiven.push(...spans.flat())
+      await new Promise((resolve) => setTimeout(resolve, gapMs))
+    }
+    return forgiven
+  })
+}
+
+/** Numbers from 0 to 1, the same ones for the same seed (mulberry32, public domain). */
+function generator(from: number): () => number {
+  let state = from
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let value = Math.imul(state ^ (state >>> 15), state | 1)
+    value ^= value + Math.imul(value ^ (value >>> 7), value | 61)
+    return ((value ^ (value >>> 14)) >>> 0) / 4_294_967_296
+  }
+}
+
+function report(rows: Row[]) {
+  const [first] = rows
+  if (!first) return
+  const columns = Object.keys(first) as (keyof Row)[]
+  const line = (cells: (string | number)[]) => `| ${cells.join(' | ')} |`
+  const table = [
+    line(columns.map((column) => column.replaceAll('_', ' '))),
+    line(columns.map((column) => (column === 'fault' ? '---' : '---:'))),
+    ...rows.map((row) => line(columns.map((column) => row[column]))),
+  ].join('\n')
+  const command = `npm run chaos${process.argv.length > 2 ? ` -- ${process.argv.slice(2).join(' ')}` : ''}`
+  const heading = `\`${command}\`: ${load.devices} devices, ${load.ratePerSecond} readings a second, QoS 1.`
+  const out = join(root, flags.out)
+  mkdirSync(out, { recursive: true })
+  const name = minutes > 0 ? 'chaos-random' : 'chaos'
+  writeFileSync(join(out, `${name}.md`), `${heading}\n\n${table}\n`)
+  writeFileSync(join(out, `${name}.json`), `${JSON.stringify({ command, load, rows }, null, 2)}\n`)
+  say(`\n${table}\n\nwritten to ${join(flags.out, name)}.md and .json`)
+}
