@@ -17,6 +17,7 @@ const HOLD_MS = 10_000
 const SESSION_EXPIRY_S = 7 * 86_400
 
 const received = new Counter({ name: 'iot_received_total', help: 'data messages received' })
+const redelivered = new Counter({ name: 'iot_redelivered_total', help: 'messages that came again and were recognised' })
 const ignored = new Counter({ name: 'iot_ignored_total', help: 'messages ignored', labelNames: ['reason'] })
 
 /** One received message that waits to be stored. `delivery` is null once the connection it came by is gone. */
@@ -101,6 +102,7 @@ export function createMqttSource(
     pending.delivery = delivery
     if (packet.qos > 0) window.push(pending)
     if (known) {
+      redelivered.inc()
       acknowledgeStored()
     } else {
       inFlight++

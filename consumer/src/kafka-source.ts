@@ -18,6 +18,7 @@ const HEARTBEAT_MS = 2000
 const FETCH_WAIT_MS = 1000
 
 const stored = new Counter({ name: 'iot_stored_total', help: 'records written and committed' })
+const joins = new Counter({ name: 'iot_group_joins_total', help: 'times that the consumer group was joined' })
 const failures = new Counter({ name: 'iot_batch_retries_total', help: 'batches that failed and were repeated' })
 const sizes = new Histogram({
   name: 'iot_batch_records',
@@ -146,6 +147,7 @@ export function createKafkaSource(
     })
     made.on('consumer.group_join', ({ payload }) => {
       forgetLanes()
+      joins.inc()
       joined = true
       lastProblem = null
       logger.info({ partitions: payload.memberAssignment[topic] ?? [] }, 'partitions assigned')

@@ -7,9 +7,13 @@ import { createHash } from 'node:crypto'
 import { historyKey, lastStateKey, updatesChannel } from '@iot/shared/contract'
 import { Redis } from 'ioredis'
 import type { Logger } from 'pino'
+import { Counter } from 'prom-client'
 import type { DeviceWork } from './batch.js'
 
 const COMMAND_TIMEOUT_MS = 5000
+
+const connects = new Counter({ name: 'iot_redis_connects_total', help: 'connections made to Redis' })
+const stale = new Counter({ name: 'iot_stale_writes_total', help: 'last states not set, for a newer one stands there' })
 
 // KEYS: last_state, guard. ARGV: payload, timestamp, partition, offset, guard's life in s, channel, messages to publish.
 const STATE = `
@@ -84,6 +88,7 @@ export function createRedisSink(url: string, retentionSeconds: number, logger: L
   redis.on('ready', () => {
     lastProblem = ''
     loaded = false
+    connects.inc()
     logger.info('Redis connected')
   })
   redis.on('error', (error) => {
@@ -130,7 +135,9 @@ export function createRedisSink(url: string, retentionSeconds: number, logger: L
       throw new Error(`${replies.length} replies to ${devices.length * 2} commands`)
     const refused: { work: DeviceWork; error: string }[] = []
     for (const [index, work] of devices.entries()) {
-      const error = replies[index * 2]?.[0] ?? replies[index * 2 + 1]?.[0]
+      const [state, history] = [replies[index * 2], replies[index * 2 + 1]]
+      if (state?.[1] === 0) stale.inc()
+      const error = state?.[0] ?? history?.[0]
       if (!error) continue
       if (error.name !== 'ReplyError' || SERVER_STATE.test(error.message)) {
         if (error.message.includes('NOSCRIPT')) loaded = false

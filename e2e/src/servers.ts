@@ -2,7 +2,7 @@
 // TEST_STACK=docker|local forces one. The containers come from the images that docker-compose.yml pins.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { assemble, type Cluster, startCluster } from '@iot/stack/cluster'
+import { assemble, type Cluster, type ClusterOptions, startCluster } from '@iot/stack/cluster'
 import { root } from '@iot/stack/prepare'
 import { isKafkaUp, isMosquittoUp, isRedisUp, type Server, untilUp } from '@iot/stack/servers'
 import { GenericContainer, getContainerRuntimeClient } from 'testcontainers'
@@ -10,10 +10,10 @@ import { GenericContainer, getContainerRuntimeClient } from 'testcontainers'
 const STOP_S = 20
 
 /** Starts Kafka, Redis and Mosquitto for a test or a whole run. */
-export async function startServers(): Promise<Cluster> {
+export async function startServers(options: ClusterOptions = {}): Promise<Cluster> {
   const wanted = process.env.TEST_STACK || ((await hasEngine()) ? 'docker' : 'local')
-  if (wanted === 'local') return startCluster()
-  if (wanted === 'docker') return startContainers()
+  if (wanted === 'local') return startCluster(options)
+  if (wanted === 'docker') return startContainers(options)
   throw new Error(`TEST_STACK must be docker or local, not ${wanted}`)
 }
 
@@ -26,7 +26,7 @@ async function hasEngine(): Promise<boolean> {
   }
 }
 
-async function startContainers(): Promise<Cluster> {
+async function startContainers({ kafkaProxy }: ClusterOptions): Promise<Cluster> {
   const containers: { remove(): Promise<unknown> }[] = []
   const start = async (
     name: string,
@@ -60,12 +60,12 @@ async function startContainers(): Promise<Cluster> {
   return assemble(
     {
       kafka: (port) => {
-        const addresses = (host: string) => `internal://${host}:9092,external://${host}:${port}`
+        const addresses = (host: string, at = port) => `internal://${host}:9092,external://${host}:${at}`
         const command = [
           ...'redpanda start --mode=dev-container --smp=1 --memory=512M --unsafe-bypass-fsync=false'.split(' '),
           ...'--set redpanda.write_caching_default=false --set redpanda.auto_create_topics_enabled=false'.split(' '),
           `--kafka-addr=${addresses('0.0.0.0')}`,
-          `--advertise-kafka-addr=${addresses('127.0.0.1')}`,
+          `--advertise-kafka-addr=${addresses('127.0.0.1', kafkaProxy)}`,
         ]
         return start('Kafka', pinned('redpanda').withCommand(command), port, port, isKafkaUp)
       },

@@ -70,9 +70,11 @@ export async function ensureTopics(
   logger: Logger,
   stopped: () => boolean,
 ): Promise<void> {
+  // the broker's own time: with ours it refuses records when our clock is an hour ahead
+  const configEntries = [{ name: 'message.timestamp.type', value: 'LogAppendTime' }]
   const wanted = [
-    { topic, numPartitions },
-    { topic: deadLetterTopic(topic), numPartitions: 1 },
+    { topic, numPartitions, configEntries },
+    { topic: deadLetterTopic(topic), numPartitions: 1, configEntries },
   ]
   for (let attempt = 0; !stopped(); attempt++) {
     const admin = kafka.admin({ retry: { retries: 1 } })
@@ -81,7 +83,7 @@ export async function ensureTopics(
       const there = await admin.listTopics()
       const topics = wanted.filter((want) => !there.includes(want.topic))
       if (topics.length > 0 && (await admin.createTopics({ topics, waitForLeaders: true })))
-        logger.info({ topics }, 'topics created')
+        logger.info({ topics: topics.map((made) => made.topic) }, 'topics created')
       return
     } catch (err) {
       if (attempt % 20 === 0) logger.warn({ error: (err as Error).message }, 'waiting for Kafka')

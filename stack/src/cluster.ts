@@ -7,15 +7,18 @@ import { freePort, type Server, startKafka, startMosquitto, startRedis } from '.
 type Name = 'kafka' | 'redis' | 'mosquitto'
 export type Cluster = Record<Name, Server> & { stop(): Promise<void> }
 
+/** `kafkaProxy`: the port of a proxy that clients are to use for Kafka */
+export type ClusterOptions = { kafkaProxy?: number }
+
 /** Starts Kafka, Redis and Mosquitto as local processes. */
-export async function startCluster(): Promise<Cluster> {
+export async function startCluster({ kafkaProxy }: ClusterOptions = {}): Promise<Cluster> {
   prepare((line) => process.stderr.write(`${line}\n`))
   const parent = join(root, '.local', 'test')
   mkdirSync(parent, { recursive: true })
   const dir = mkdtempSync(join(parent, 'servers-'))
   return assemble(
     {
-      kafka: (port) => startKafka(port, dir),
+      kafka: (port) => startKafka(port, dir, kafkaProxy),
       redis: (port) => startRedis(port, dir),
       mosquitto: (port) => startMosquitto(port, dir),
     },

@@ -138,8 +138,11 @@ export function isFree(port: number, host = '127.0.0.1'): Promise<boolean> {
   })
 }
 
-/** Apache Kafka, one node, KRaft. */
-export async function startKafka(port: number, dataDir: string): Promise<Server> {
+/**
+ * Apache Kafka, one node, KRaft.
+ * @param advertised the port that clients are told to use, where a proxy stands before the server
+ */
+export async function startKafka(port: number, dataDir: string, advertised = port): Promise<Server> {
   const dir = join(dataDir, 'kafka')
   const logs = join(dir, 'data')
   mkdirSync(dir, { recursive: true })
@@ -151,7 +154,7 @@ export async function startKafka(port: number, dataDir: string): Promise<Server>
 node.id=1
 controller.quorum.voters=1@127.0.0.1:${controller}
 listeners=PLAINTEXT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:${port}
+advertised.listeners=PLAINTEXT://127.0.0.1:${advertised}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 log.dirs=${logs}
@@ -179,11 +182,23 @@ auto.create.topics.enable=false
 // base64 of a first nibble 0 begins with A to D: a leading '-' would be read as an option
 const kafkaId = () => Buffer.from(`0${randomUUID().replaceAll('-', '').slice(1)}`, 'hex').toString('base64url')
 
-/** Redis with its append-only file on. */
-export function startRedis(port: number, dataDir: string): Promise<Server> {
+/** Redis with its append-only file on. @param options further options, as on its command line */
+export function startRedis(port: number, dataDir: string, options: string[] = []): Promise<Server> {
   const dir = join(dataDir, 'redis')
   mkdirSync(dir, { recursive: true })
-  const args = ['--port', String(port), '--bind', '127.0.0.1', '--dir', dir, '--appendonly', 'yes', '--save', '']
+  const args = [
+    '--port',
+    String(port),
+    '--bind',
+    '127.0.0.1',
+    '--dir',
+    dir,
+    '--appendonly',
+    'yes',
+    '--save',
+    '',
+    ...options,
+  ]
   return startProcess('Redis', port, join(dir, 'redis.log'), ['redis-server', ...args], () => isRedisUp(port))
 }
 

@@ -1,0 +1,59 @@
+// Redis refuses: one device's key of the wrong type costs that device alone; a server that takes no writes is waited for.
+import { historyKey, lastStateKey } from '@iot/shared/contract'
+import type { Cluster } from '@iot/stack/cluster'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { runCell } from './chaos/cell.js'
+import { createPlatform, eventually, type Platform } from './platform.js'
+import { startServers } from './servers.js'
+
+let cluster: Cluster
+let platform: Platform
+beforeAll(async () => {
+  cluster = await startServers() // of its own, for its Redis refuses
+  platform = await createPlatform({
+    kafka: cluster.kafka.port,
+    redis: cluster.redis.port,
+    mqtt: cluster.mosquitto.port,
+  })
+  await platform.up()
+})
+afterAll(async () => {
+  await platform?.down()
+  await cluster?.stop()
+})
+
+test('a key of the wrong type: its messages are dead letters, all others flow on', async () => {
+  const { redis, prefix, topic } = platform
+  const [spoilt, sound] = [platform.id('spoilt'), platform.id('sound')]
+  await redis.set(historyKey(spoilt), '1')
+  const device = await platform.device()
+  await Promise.all(
+    Array.from({ length: 200 }, (_, seq) =>
+      device.publishAsync(`${prefix}/${seq % 2 ? sound : spoilt}/data`, `{"seq":${seq}}`, { qos: 1 }),
+    ),
+  )
+  await platform.records(200)
+  await eventually(async () => (await platform.lag()) === 0, 'lag 0')
+  expect(await redis.zcard(historyKey(sound))).toBe(100)
+  expect(await redis.hget(lastStateKey(sound), 'payload')).toBe('{"seq":199}')
+  const letters = await platform.records(100, `${topic}-dlq`)
+  expect(letters).toHaveLength(100)
+  for (const { key, value, headers } of letters) {
+    expect(String(key)).toBe(spoilt)
+    expect(String(headers?.reason)).toBe('redis_rejected')
+    expect(String(headers?.source)).toMatch(new RegExp(`^${topic}/\\d+@\\d+$`))
+    expect(String(value)).toContain(`{"device_id":"${spoilt}","payload":{"seq":`)
+  }
+})
+
+test('a Redis that became a replica is waited for: READONLY is no dead letter', async () => {
+  const load = { devices: 10, ratePerSecond: 200, beforeMs: 1000, afterMs: 1000 }
+  const row = await runCell(platform, cluster, 'replica', load, async () => {
+    await platform.redis.replicaof('127.0.0.1', 1)
+    await eventually(() => platform.consumer.log().includes('READONLY'), 'the consumer met the refusal')
+    await platform.redis.replicaof('NO', 'ONE')
+    return []
+  })
+  const clean = { missing: 0, out_of_order: 0, repeated: 0, foreign: 0, missing_in_history: 0, wrong_last_state: 0 }
+  expect(row).toMatchObject(clean)
+})
