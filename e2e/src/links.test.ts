@@ -47,7 +47,7 @@ describe.each(HOPS)('%s', (hop) => {
 test.each<[string, Shape]>([
   ['slow', { delayMs: 20 }],
   ['sliced into single bytes', { pieceBytes: 1 }],
-  ['cut every few kilobytes', { cutAfterBytes: 4096 }],
+  ['cut every few kilobytes', { cut: { direction: 'down', afterBytes: 4096 } }],
 ])(
   'links that are %s carry on, nothing missing',
   async (name, shape) => {

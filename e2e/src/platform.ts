@@ -23,6 +23,7 @@ export type Service = {
   kill(): Promise<void>
   /** Sends a signal that does not end it, such as SIGSTOP. */
   signal(signal: NodeJS.Signals): void
+  pid(): number
   /** Memory in use, in MB; 0 when it does not run. */
   rssMb(): number
   ready(timeoutMs?: number): Promise<void>
@@ -98,6 +99,7 @@ export async function createPlatform(ports: Ports) {
       stop: () => end('SIGTERM'),
       kill: async () => void (await end('SIGKILL')),
       signal: (signal) => void child?.kill(signal),
+      pid: () => child?.pid ?? 0,
       rssMb() {
         try {
           const status = readFileSync(`/proc/${child?.pid}/status`, 'utf8')

@@ -3,8 +3,8 @@
 import { connect, createServer, type Socket } from 'node:net'
 
 export type Direction = 'up' | 'down'
-/** How it forwards: pieces of at most `pieceBytes`, a wait before each chunk, a cut after so many bytes from the server. */
-export type Shape = { pieceBytes?: number; delayMs?: number; cutAfterBytes?: number }
+/** How it forwards: pieces of at most `pieceBytes`, a wait before each chunk, a cut after so many bytes that way. */
+export type Shape = { pieceBytes?: number; delayMs?: number; cut?: { direction: Direction; afterBytes: number } }
 
 export type TcpProxy = {
   readonly port: number
@@ -29,20 +29,20 @@ export async function createProxy(target = 0): Promise<TcpProxy> {
     try {
       for await (const chunk of from as AsyncIterable<Buffer>) {
         while (stalled.has(direction)) await healing
-        const { pieceBytes = chunk.length, delayMs = 0, cutAfterBytes = Number.POSITIVE_INFINITY } = proxy.shape
+        const { pieceBytes = chunk.length, delayMs = 0, cut } = proxy.shape
         if (delayMs > 0) await new Promise((resolve) => setTimeout(resolve, delayMs))
         for (let at = 0; at < chunk.length && !to.destroyed; at += pieceBytes) {
           if (!to.write(chunk.subarray(at, at + pieceBytes))) await drained(to)
         }
         count += chunk.length
-        if (direction === 'down' && count > cutAfterBytes) break
+        if (cut?.direction === direction && count > cut.afterBytes) break
       }
     } catch {
       // a connection that ended: the other end is told below
     }
     while (stalled.has(direction)) await healing
     from.destroy()
-    to.destroy()
+    to.end() // what was forwarded is read before the end
   }
 
   const server = createServer({ noDelay: true }, (client) => {
