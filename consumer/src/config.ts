@@ -6,6 +6,7 @@ export const consumerSchema = {
   ...commonSchema,
   KAFKA_GROUP_ID: z.string().default('kafka-redis-consumer'),
   REDIS_URL: url('redis://127.0.0.1:6379', ['redis', 'rediss']),
+  REDIS_DURABILITY: z.enum(['server', 'fsync']).default('server'),
   BATCH_SIZE: integer(500, 1, 10_000),
   BATCH_INTERVAL_MS: integer(10, 0, 600_000),
   HISTORY_RETENTION_SECONDS: integer(18_000, 1, 31_536_000),

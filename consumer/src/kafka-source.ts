@@ -6,7 +6,7 @@
 // by whoever owns the partition then.
 
 import type { KafkaClient } from '@iot/shared/kafka'
-import { backoffMs } from '@iot/shared/lifecycle'
+import { backoffMs, drained } from '@iot/shared/lifecycle'
 import type { Consumer } from 'kafkajs'
 import type { Logger } from 'pino'
 import { Counter, Histogram } from 'prom-client'
@@ -38,8 +38,8 @@ type Lane = {
 export type KafkaSource = {
   start(): Promise<void>
   check(): string | null
-  /** Reads nothing more, writes and commits what was read, leaves the group. */
-  stop(): Promise<void>
+  /** Reads nothing more, writes and commits what was read, if that can be done in time, and leaves the group. */
+  stop(withinMs: number): Promise<void>
 }
 
 /** @param write stores one batch for good; what it throws is tried again, with the same batch */
@@ -221,14 +221,17 @@ export function createKafkaSource(
   return {
     start: consume,
     check: () => (!joined ? `Kafka: ${lastProblem ?? 'not joined yet'}` : lastProblem),
-    async stop() {
+    async stop(withinMs) {
       consumer?.pause([{ topic }])
       draining = true
       for (const lane of lanes.values()) {
         lane.room()
         lane.wake()
       }
-      await Promise.all(running)
+      if (!(await drained(Promise.all(running), withinMs))) {
+        logger.warn({ error: lastProblem }, 'stopped with batches not written: Kafka keeps them')
+        forgetLanes()
+      }
       await consumer?.disconnect()
     },
   }

@@ -21,7 +21,14 @@ runService(
     const { KAFKA_TOPIC: topic, KAFKA_GROUP_ID: groupId } = config
     const kafka = createKafka(SERVICE, config.KAFKA_BROKERS, logger)
     const publisher = createPublisher(kafka, topic, SERVICE, logger)
-    const sink = createRedisSink(config.REDIS_URL, config.HISTORY_RETENTION_SECONDS, logger)
+    const sink = createRedisSink(
+      {
+        url: config.REDIS_URL,
+        retentionSeconds: config.HISTORY_RETENTION_SECONDS,
+        durability: config.REDIS_DURABILITY,
+      },
+      logger,
+    )
 
     const deadLetter = (letter: DeadLetter) => new Promise<void>((resolve) => publisher.deadLetter(letter, resolve))
 

@@ -9,6 +9,7 @@ import { Redis } from 'ioredis'
 import type { Logger } from 'pino'
 import { Counter } from 'prom-client'
 import type { DeviceWork } from './batch.js'
+import { createDisk } from './redis-disk.js'
 
 const COMMAND_TIMEOUT_MS = 5000
 
@@ -72,30 +73,39 @@ export type RedisSink = {
   stop(): Promise<void>
 }
 
-export function createRedisSink(url: string, retentionSeconds: number, logger: Logger): RedisSink {
-  const redis = new Redis(url, {
-    lazyConnect: true,
-    maxRetriesPerRequest: 0,
-    enableOfflineQueue: false,
-    autoPipeliningIgnoredCommands: [],
-    commandTimeout: COMMAND_TIMEOUT_MS,
-    connectTimeout: 5000,
-    keepAlive: 5000,
-    retryStrategy: (times) => Math.min(times * 100, 2000),
-  })
+export function createRedisSink(
+  options: { url: string; retentionSeconds: number; durability: 'server' | 'fsync' },
+  logger: Logger,
+): RedisSink {
+  const { url, retentionSeconds } = options
   let loaded = false
   let lastProblem = ''
+  const connection = () => {
+    const made = new Redis(url, {
+      lazyConnect: true,
+      maxRetriesPerRequest: 0,
+      enableOfflineQueue: false,
+      autoPipeliningIgnoredCommands: [],
+      commandTimeout: COMMAND_TIMEOUT_MS,
+      connectTimeout: 5000,
+      keepAlive: 5000,
+      retryStrategy: (times) => Math.min(times * 100, 2000),
+    })
+    made.on('error', (error) => {
+      if (error.message !== lastProblem)
+        logger.warn({ error: error.message || String(error) }, 'Redis not reached, trying on')
+      lastProblem = error.message
+    })
+    return made
+  }
+  const redis = connection()
   redis.on('ready', () => {
     lastProblem = ''
     loaded = false
     connects.inc()
     logger.info('Redis connected')
   })
-  redis.on('error', (error) => {
-    if (error.message !== lastProblem)
-      logger.warn({ error: error.message || String(error) }, 'Redis not reached, trying on')
-    lastProblem = error.message
-  })
+  const disk = options.durability === 'fsync' ? createDisk(connection()) : null
 
   const load = async () => {
     await redis.script('LOAD', STATE)
@@ -151,12 +161,16 @@ export function createRedisSink(url: string, retentionSeconds: number, logger: L
   return {
     start() {
       redis.connect().catch(() => {}) // reported by 'error', repeated by retryStrategy
+      disk?.start()
     },
-    check: () => (redis.status === 'ready' ? null : `Redis: ${lastProblem || redis.status}`),
+    check: () => (redis.status === 'ready' ? (disk?.check() ?? null) : `Redis: ${lastProblem || redis.status}`),
     async write(devices, partition) {
       if (devices.length === 0) return []
       try {
-        return await writeOnce(devices, partition)
+        const onDisk = disk?.begin()
+        const refused = await writeOnce(devices, partition)
+        await onDisk?.()
+        return refused
       } catch (error) {
         // what timed out is still queued on this connection: only a new one starts clean
         if (/timed out/i.test((error as Error).message) && redis.status === 'ready') redis.disconnect(true)
@@ -164,6 +178,7 @@ export function createRedisSink(url: string, retentionSeconds: number, logger: L
       }
     },
     async stop() {
+      disk?.stop()
       if (redis.status === 'ready') await redis.quit()
       else redis.disconnect()
     },

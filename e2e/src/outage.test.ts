@@ -116,3 +116,23 @@ test('services that start before every server wait for them, and live through th
     )
   }
 }, 180_000)
+
+test('SIGTERM while Kafka and Redis are away: both exit 0 in time, and what they held comes again', async () => {
+  await platform.up()
+  const { bridge, consumer, redis } = platform
+  const id = platform.id('held')
+  await redis.config('SET', 'maxmemory', '1')
+  await publish(id, 0, 100)
+  await eventually(() => consumer.log().includes('OOM'), 'the consumer holds a batch')
+  expect(await consumer.stop()).toBe(0)
+  await cluster.kafka.stop()
+  await publish(id, 100, 100)
+  await eventually(async () => /^iot_received_total 200$/m.test(await bridge.metrics()), 'the bridge holds the rest')
+  expect(await bridge.stop()).toBe(0)
+  await redis.config('SET', 'maxmemory', '0')
+  await cluster.kafka.start()
+  await Promise.all([bridge.start(), consumer.start()])
+  await platform.records(200)
+  await eventually(async () => (await platform.lag()) === 0, 'lag 0')
+  expect(await redis.zcard(`device:history:${id}`)).toBe(200)
+})

@@ -1,12 +1,15 @@
-// Start and stop of a service: closers run last-opened-first, each within what is left of one deadline.
+// Start and stop of a service: closers run last-opened-first, each within half of what is left of one deadline.
 // A first signal stops cleanly and exits 0, a second exits at once.
 import type { Logger } from 'pino'
 import { pino } from 'pino'
 import { ConfigError } from './config.js'
 
 export type Lifecycle = {
-  /** Registers a closer; call it before the part is started, so that a half-started part is closed too. */
-  onStop(name: string, close: () => Promise<unknown> | unknown): void
+  /**
+   * Registers a closer; call it before the part is started, so that a half-started part is closed too.
+   * @param close gets the milliseconds that it may take
+   */
+  onStop(name: string, close: (withinMs: number) => Promise<unknown> | unknown): void
   /** Ends the process with 1 after a clean stop: for what cannot heal while the process lives. */
   fail(error: unknown): void
 }
@@ -26,18 +29,18 @@ export function runService<C extends { LOG_LEVEL: string; SHUTDOWN_TIMEOUT_MS: n
     process.exit(1)
   }
   const logger = pino({ name, level: config.LOG_LEVEL })
-  const closers: { name: string; close: () => unknown }[] = []
+  const closers: { name: string; close: (withinMs: number) => unknown }[] = []
   let stopping = false
 
   const stop = async (exitCode: number) => {
     if (stopping) process.exit(1)
     stopping = true
-    const deadline = Date.now() + config.SHUTDOWN_TIMEOUT_MS
+    const deadline = performance.now() + config.SHUTDOWN_TIMEOUT_MS
     let failed = exitCode
     for (const closer of closers.reverse()) {
-      const left = Math.max(deadline - Date.now(), 50)
+      const withinMs = Math.max((deadline - performance.now()) / 2, 50)
       try {
-        await withDeadline(Promise.resolve(closer.close()), left)
+        await withDeadline(Promise.resolve(closer.close(withinMs)), withinMs)
         logger.debug({ part: closer.name }, 'stopped')
       } catch (err) {
         failed = 1
@@ -66,6 +69,18 @@ export async function withDeadline<T>(promise: Promise<T>, timeoutMs: number): P
     timer = setTimeout(() => reject(new Error(`not done within ${timeoutMs} ms`)), timeoutMs)
   })
   return Promise.race([promise, late]).finally(() => clearTimeout(timer))
+}
+
+/**
+ * Waits for what is in flight, but not for all of a closer's time: what a server that is away does
+ * not take stays where it came from.
+ * @returns whether it was all done
+ */
+export async function drained(inFlight: Promise<unknown>, withinMs: number): Promise<boolean> {
+  return withDeadline(inFlight, withinMs * 0.6).then(
+    () => true,
+    () => false,
+  )
 }
 
 /** Exponential backoff with jitter: about 100 ms for the first attempt (0), never over 5 s. */

@@ -8,7 +8,7 @@ import type { Logger } from 'pino'
 import { Counter, Gauge } from 'prom-client'
 import { type DeadLetter, deadLetterTopic } from './contract.js'
 import { type KafkaClient, stickyPartitioner } from './kafka.js'
-import { backoffMs } from './lifecycle.js'
+import { backoffMs, drained } from './lifecycle.js'
 
 const MAX_BATCH_RECORDS = 1000
 const MAX_BATCH_BYTES = 800_000 // Kafka's default for one partition's batch is 1,048,588
@@ -41,8 +41,8 @@ export type Publisher = {
   deadLetter(letter: DeadLetter, onStored: () => void): void
   /** Null while Kafka takes what is published, else what is wrong. */
   check(): string | null
-  /** Waits until everything queued is stored, then disconnects; records that come later are not sent. */
-  stop(): Promise<void>
+  /** Waits until everything queued is stored, if Kafka takes it in time, then disconnects. */
+  stop(withinMs: number): Promise<void>
 }
 
 /** @param service the name written to the header `service` of dead letters */
@@ -189,10 +189,12 @@ export function createPublisher(kafka: KafkaClient, topic: string, service: stri
       push(letterItem(letter, onStored, (letter.value?.length ?? 0) > MAX_BATCH_BYTES))
     },
     check: () => problem,
-    async stop() {
+    async stop(withinMs) {
       stopping = true
       wake()
-      await running
+      if (running && !(await drained(running, withinMs))) {
+        logger.warn({ waiting: queue.length }, 'stopped with records that Kafka has not taken: they come again')
+      }
       await producer?.disconnect()
     },
   }

@@ -182,7 +182,7 @@ auto.create.topics.enable=false
 // base64 of a first nibble 0 begins with A to D: a leading '-' would be read as an option
 const kafkaId = () => Buffer.from(`0${randomUUID().replaceAll('-', '').slice(1)}`, 'hex').toString('base64url')
 
-/** Redis with its append-only file on. @param options further options, as on its command line */
+/** Redis with its append-only file on; `REDIS_SERVER` names another program, such as valkey-server. @param options further options, as on its command line */
 export function startRedis(port: number, dataDir: string, options: string[] = []): Promise<Server> {
   const dir = join(dataDir, 'redis')
   mkdirSync(dir, { recursive: true })
@@ -199,7 +199,13 @@ export function startRedis(port: number, dataDir: string, options: string[] = []
     '',
     ...options,
   ]
-  return startProcess('Redis', port, join(dir, 'redis.log'), ['redis-server', ...args], () => isRedisUp(port))
+  return startProcess(
+    'Redis',
+    port,
+    join(dir, 'redis.log'),
+    [process.env.REDIS_SERVER || 'redis-server', ...args],
+    () => isRedisUp(port),
+  )
 }
 
 /** Mosquitto with persistent sessions. */
