@@ -7,6 +7,6 @@ export default defineConfig({
     globalSetup: ['e2e/src/global-setup.ts'],
     testTimeout: 60_000,
     hookTimeout: 90_000,
-    maxWorkers: 3,
+    maxWorkers: 5,
   },
 })

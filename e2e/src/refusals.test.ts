@@ -1,6 +1,7 @@
 // Redis refuses: one device's key of the wrong type costs that device alone; a server that takes no writes is waited for.
 import { historyKey, lastStateKey } from '@iot/shared/contract'
 import type { Cluster } from '@iot/stack/cluster'
+import { Redis } from 'ioredis'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { runCell } from './chaos/cell.js'
 import { createPlatform, eventually, type Platform } from './platform.js'
@@ -9,7 +10,8 @@ import { startServers } from './servers.js'
 let cluster: Cluster
 let platform: Platform
 beforeAll(async () => {
-  cluster = await startServers() // of its own, for its Redis refuses
+  // of its own, for its Redis refuses; loading takes it 1 ms a command
+  cluster = await startServers({ redisOptions: ['--key-load-delay', '1000'] })
   platform = await createPlatform({
     kafka: cluster.kafka.port,
     redis: cluster.redis.port,
@@ -46,14 +48,33 @@ test('a key of the wrong type: its messages are dead letters, all others flow on
   }
 })
 
+const LOAD = { devices: 10, ratePerSecond: 200, beforeMs: 1000, afterMs: 1000 }
+const clean = { missing: 0, out_of_order: 0, repeated: 0, foreign: 0, missing_in_history: 0, wrong_last_state: 0 }
+
 test('a Redis that became a replica is waited for: READONLY is no dead letter', async () => {
-  const load = { devices: 10, ratePerSecond: 200, beforeMs: 1000, afterMs: 1000 }
-  const row = await runCell(platform, cluster, 'replica', load, async () => {
+  const row = await runCell(platform, cluster, 'replica', LOAD, async () => {
     await platform.redis.replicaof('127.0.0.1', 1)
     await eventually(() => platform.consumer.log().includes('READONLY'), 'the consumer met the refusal')
     await platform.redis.replicaof('NO', 'ONE')
     return []
   })
-  const clean = { missing: 0, out_of_order: 0, repeated: 0, foreign: 0, missing_in_history: 0, wrong_last_state: 0 }
   expect(row).toMatchObject(clean)
+})
+
+test('a Redis that is still loading its data is waited for', async () => {
+  const row = await runCell(platform, cluster, 'loading', LOAD, async () => {
+    await cluster.redis.stop()
+    const started = cluster.redis.start()
+    const probe = new Redis(cluster.redis.port, { enableReadyCheck: false, retryStrategy: () => 100 })
+    probe.on('error', () => {})
+    try {
+      const said = () => probe.ping().catch((error: Error) => error.message)
+      await eventually(async () => (await said()).startsWith('LOADING'), 'Redis says that it is loading')
+    } finally {
+      probe.disconnect()
+    }
+    await started
+    return []
+  })
+  expect(row).toMatchObject({ ...clean, repeated: row.repeated })
 })

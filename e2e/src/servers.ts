@@ -26,7 +26,7 @@ async function hasEngine(): Promise<boolean> {
   }
 }
 
-async function startContainers({ kafkaProxy }: ClusterOptions): Promise<Cluster> {
+async function startContainers({ kafkaProxy, redisOptions = [] }: ClusterOptions): Promise<Cluster> {
   const containers: { remove(): Promise<unknown> }[] = []
   const start = async (
     name: string,
@@ -70,7 +70,7 @@ async function startContainers({ kafkaProxy }: ClusterOptions): Promise<Cluster>
         return start('Kafka', pinned('redpanda').withCommand(command), port, port, isKafkaUp)
       },
       redis: (port) => {
-        const command = ['redis-server', '--appendonly', 'yes', '--save', '']
+        const command = ['redis-server', '--appendonly', 'yes', '--save', '', ...redisOptions]
         return start('Redis', pinned('redis').withCommand(command), 6379, port, isRedisUp)
       },
       mosquitto: (port) => {

@@ -7,22 +7,28 @@ import { freePort, type Server, startKafka, startMosquitto, startRedis } from '.
 type Name = 'kafka' | 'redis' | 'mosquitto'
 export type Cluster = Record<Name, Server> & { stop(): Promise<void> }
 
-/** `kafkaProxy`: the port of a proxy that clients are to use for Kafka */
-export type ClusterOptions = { kafkaProxy?: number }
+export type ClusterOptions = {
+  /** The port of a proxy that clients are to use for Kafka. */
+  kafkaProxy?: number
+  /** Further options, as on the command line. */
+  redisOptions?: string[]
+  /** Where the local processes' data goes, and stays. */
+  dir?: string
+}
 
 /** Starts Kafka, Redis and Mosquitto as local processes. */
-export async function startCluster({ kafkaProxy }: ClusterOptions = {}): Promise<Cluster> {
+export async function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
   prepare((line) => process.stderr.write(`${line}\n`))
   const parent = join(root, '.local', 'test')
   mkdirSync(parent, { recursive: true })
-  const dir = mkdtempSync(join(parent, 'servers-'))
+  const dir = options.dir ?? mkdtempSync(join(parent, 'servers-'))
   return assemble(
     {
-      kafka: (port) => startKafka(port, dir, kafkaProxy),
-      redis: (port) => startRedis(port, dir),
+      kafka: (port) => startKafka(port, dir, options.kafkaProxy),
+      redis: (port) => startRedis(port, dir, options.redisOptions),
       mosquitto: (port) => startMosquitto(port, dir),
     },
-    () => rmSync(dir, { recursive: true, force: true }),
+    () => options.dir ?? rmSync(dir, { recursive: true, force: true }),
   )
 }
 

@@ -1,6 +1,7 @@
 // npm run chaos: every component killed, frozen and stopped under load, on real local servers, every reading counted.
 //   npm run chaos [-- --only bridge,kafka] [--devices 200] [--rate 2000] [--out docs]
 //   npm run chaos -- --random 15m --seed 7
+//   npm run chaos -- --outages       servers away for minutes, absent at the start, their disks full
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -9,6 +10,7 @@ import { root } from '@iot/stack/prepare'
 import { createPlatform } from '../platform.js'
 import { COMPONENTS, type Fault, KINDS, type Row, runCell, strike } from './cell.js'
 import type { Span } from './check.js'
+import { outages, smallDisks, unmountDisks } from './outages.js'
 
 const FROZEN_MS = 20_000
 const RANDOM_GAP_MS = [10_000, 20_000] as const
@@ -20,6 +22,7 @@ const { values: flags } = parseArgs({
     devices: { type: 'string', default: '200' },
     rate: { type: 'string', default: '2000' },
     random: { type: 'string' },
+    outages: { type: 'boolean', default: false },
     seed: { type: 'string', default: '1' },
     out: { type: 'string', default: '.local/chaos' },
   },
@@ -45,7 +48,7 @@ if (Number.isNaN(minutes)) {
   process.exit(1)
 }
 
-const cluster = await startCluster()
+const cluster = await startCluster(flags.outages ? { dir: smallDisks() } : {})
 const platform = await createPlatform({
   kafka: cluster.kafka.port,
   redis: cluster.redis.port,
@@ -54,13 +57,15 @@ const platform = await createPlatform({
 const stop = async (code: number) => {
   await platform.down()
   await cluster.stop()
+  if (flags.outages) unmountDisks()
   process.exit(code)
 }
 process.once('SIGINT', () => void stop(1))
 
 try {
   await platform.up()
-  const rows = minutes > 0 ? [await random(minutes)] : await matrix()
+  const rows =
+    minutes > 0 ? [await random(minutes)] : flags.outages ? await outages(platform, cluster, load, say) : await matrix()
   report(rows)
   const bad = rows.filter(
     (row) => row.missing + row.out_of_order + row.foreign + row.missing_in_history + row.wrong_last_state,
@@ -136,7 +141,7 @@ function report(rows: Row[]) {
   const heading = `\`${command}\`: ${load.devices} devices, ${load.ratePerSecond} readings a second, QoS 1.`
   const out = join(root, flags.out)
   mkdirSync(out, { recursive: true })
-  const name = minutes > 0 ? 'chaos-random' : 'chaos'
+  const name = minutes > 0 ? 'chaos-random' : flags.outages ? 'chaos-outages' : 'chaos'
   writeFileSync(join(out, `${name}.md`), `${heading}\n\n${table}\n`)
   writeFileSync(join(out, `${name}.json`), `${JSON.stringify({ command, load, rows }, null, 2)}\n`)
   say(`\n${table}\n\nwritten to ${join(flags.out, name)}.md and .json`)
