@@ -1,96 +1,120 @@
-// The REST API: devices online, commands to them, health. Builds the server, does not listen.
-import { isDeviceId } from '@iot/shared/contract'
+// The REST API around its routes: keys, limits, errors, the description at /openapi.json. Builds the server, does not listen.
+import { readFileSync } from 'node:fs'
+import bearerAuth from '@fastify/bearer-auth'
+import helmet from '@fastify/helmet'
+import rateLimit from '@fastify/rate-limit'
+import swagger from '@fastify/swagger'
+import swaggerUi from '@fastify/swagger-ui'
 import { addHealthRoutes, type Check } from '@iot/shared/health'
-import { type FastifyInstance, fastify } from 'fastify'
+import { type FastifyError, type FastifyInstance, fastify } from 'fastify'
+import {
+  jsonSchemaTransform,
+  jsonSchemaTransformObject,
+  serializerCompiler,
+  validatorCompiler,
+} from 'fastify-type-provider-zod'
+import type { Logger } from 'pino'
 import { z } from 'zod'
-import type { CommandOutcome } from './commands.js'
-import type { Presence } from './presence.js'
+import { failure } from './routes.js'
 
-const commandSchema = z.looseObject({ command: z.string().min(1) })
+const BODY_BYTES = 256 * 1024
+const REQUEST_MS = 30_000
 
-const refusals = {
-  disconnected: [
-    503,
-    'BROKER_NOT_CONNECTED',
-    'Service Unavailable',
-    'The MQTT broker is not connected; the command was not sent',
-  ],
-  timeout: [504, 'BROKER_TIMEOUT', 'Gateway Timeout', 'The MQTT broker did not acknowledge the command in time'],
-} as const
+const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
 
-/** @param send publishes a command's JSON text to a device */
-export function buildApi(
-  presence: Pick<Presence, 'list' | 'isOnline'>,
-  send: (deviceId: string, text: string) => Promise<CommandOutcome>,
+const HEALTH = {
+  live: { summary: 'The process runs', security: [], response: { 200: z.object({ status: z.literal('live') }) } },
+  ready: {
+    summary: 'Everything that it needs is there',
+    security: [],
+    response: {
+      200: z.object({ status: z.literal('ready') }),
+      503: z.object({ status: z.literal('not ready'), not_ready: z.record(z.string(), z.string()) }),
+    },
+  },
+  metrics: {
+    summary: 'Prometheus metrics',
+    security: [],
+    produces: ['text/plain'],
+    response: { 200: { content: { 'text/plain': { schema: z.string() } } } },
+  },
+}
+
+/** @param keys the keys that callers may show; none: everybody may call */
+export async function buildApi(
+  options: { keys: string[]; callsPerSecond: number },
+  addRoutes: (app: FastifyInstance) => void,
   checks: Record<string, Check>,
-): FastifyInstance {
+  logger: Logger,
+): Promise<FastifyInstance> {
   const app = fastify({
-    bodyLimit: 256 * 1024,
+    loggerInstance: logger.child({}, { level: 'warn' }),
+    disableRequestLogging: true,
+    bodyLimit: BODY_BYTES,
+    requestTimeout: REQUEST_MS,
     forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: 20_000 },
-  })
-  // The body stays text: what the device gets is what the caller sent, numbers included.
+  }) as unknown as FastifyInstance
+  app.setValidatorCompiler(validatorCompiler)
+  app.setSerializerCompiler(serializerCompiler)
+  app.removeAllContentTypeParsers()
   app.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, body, done) => done(null, body))
-  app.setErrorHandler((error: Error & { statusCode?: number; code?: string }, request, reply) => {
+  app.setErrorHandler((error: FastifyError, request, reply) => {
     const statusCode = error.statusCode ?? 500
     if (statusCode >= 500) {
       request.log.error({ err: error }, 'request failed')
-      return reply.code(500).send(failure(500, 'INTERNAL', 'Internal Server Error', 'Something went wrong'))
+      return reply.code(500).send(failure(500, 'INTERNAL', 'Something went wrong'))
     }
-    return reply.code(statusCode).send(failure(statusCode, error.code ?? 'BAD_REQUEST', error.name, error.message))
+    const part = error.validationContext
+    const isBody = part === 'body' || error.code === 'FST_ERR_CTP_EMPTY_JSON_BODY'
+    if (isBody) {
+      const message = 'The body must be a JSON object with a non-empty string "command"'
+      return reply.code(400).send(failure(400, 'INVALID_COMMAND', message))
+    }
+    const code = part && { params: 'INVALID_ID', querystring: 'INVALID_QUERY', headers: 'INVALID_HEADER' }[part]
+    const isDevice = part === 'params' && request.url.startsWith('/devices')
+    return reply
+      .code(statusCode)
+      .send(failure(statusCode, isDevice ? 'INVALID_DEVICE_ID' : (code ?? error.code ?? 'BAD_REQUEST'), error.message))
   })
-  addHealthRoutes(app, checks)
+  app.setNotFoundHandler((_request, reply) => reply.code(404).send(failure(404, 'NOT_FOUND', 'There is no such call')))
 
-  app.get('/devices', async () => presence.list())
-
-  app.post<{ Params: { deviceId: string }; Body: string | undefined }>(
-    '/devices/:deviceId/command',
-    async (request, reply) => {
-      const { deviceId } = request.params
-      const refuse = (statusCode: number, code: string, error: string, message: string) =>
-        reply.code(statusCode).send(failure(statusCode, code, error, message))
-      if (!isDeviceId(deviceId)) {
-        return refuse(
-          400,
-          'INVALID_DEVICE_ID',
-          'Bad Request',
-          'A device id is one topic level of 1 to 256 bytes without control characters',
-        )
-      }
-      const text = request.body ?? ''
-      if (!commandSchema.safeParse(parsed(text)).success) {
-        return refuse(
-          400,
-          'INVALID_COMMAND',
-          'Bad Request',
-          'The body must be a JSON object with a non-empty string "command"',
-        )
-      }
-      if (!presence.isOnline(deviceId)) {
-        return refuse(404, 'DEVICE_OFFLINE', 'Not Found', 'The device is not online: it has not said hello of late')
-      }
-      const outcome = await send(deviceId, text)
-      if (outcome !== 'acknowledged') {
-        const [statusCode, code, error, message] = refusals[outcome]
-        return refuse(statusCode, code, error, message)
-      }
-      return reply.code(202).send({ status: 'sent', device_id: deviceId })
+  await app.register(helmet, { contentSecurityPolicy: { directives: { scriptSrc: ["'self'", "'unsafe-inline'"] } } })
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: { title: 'IoT ingestion platform', version, description: 'Who is online, and commands to devices.' },
+      components: { securitySchemes: { key: { type: 'http', scheme: 'bearer' } } },
+      ...(options.keys.length > 0 ? { security: [{ key: [] }] } : {}),
     },
-  )
+    transform: jsonSchemaTransform,
+    transformObject: jsonSchemaTransformObject,
+  })
+  await app.register(swaggerUi, { routePrefix: '/docs' })
+  app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger())
+  addHealthRoutes(app, checks, HEALTH)
+
+  await app.register(async (calls) => {
+    await calls.register(rateLimit, {
+      max: options.callsPerSecond,
+      timeWindow: 1000,
+      errorResponseBuilder: (_request, { after }) => {
+        const body = failure(
+          429,
+          'TOO_MANY_REQUESTS',
+          `More than ${options.callsPerSecond} calls in a second: wait ${after}`,
+        )
+        return Object.assign(new Error(body.message), body)
+      },
+    })
+    if (options.keys.length > 0) {
+      await calls.register(bearerAuth, {
+        keys: new Set(options.keys), // compared in constant time
+        errorResponse: () => failure(401, 'UNAUTHORIZED', 'Give a key: Authorization: Bearer KEY'),
+        verifyErrorLogLevel: 'debug',
+      })
+    }
+    addRoutes(calls)
+  })
   return app
-}
-
-const failure = (statusCode: number, code: string, error: string, message: string) => ({
-  statusCode,
-  code,
-  error,
-  message,
-})
-
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
 }

@@ -1,30 +1,34 @@
-// The second MQTT connection: hellos come in, commands go out; ingestion cannot hold it up.
+// The second MQTT connection: hellos and devices' replies come in, commands go out; ingestion cannot hold it up.
 // A command that was answered with an error is not delivered later: it is sent only to a broker that has just
 // answered a ping, and what was not acknowledged in time is taken out of MQTT.js's queue with its connection.
 import { isDeviceId } from '@iot/shared/contract'
 import type { MqttClient } from 'mqtt'
 import type { Logger } from 'pino'
 import { Counter } from 'prom-client'
-import { deviceIdOf } from './ingest.js'
 import { createMqttLink } from './mqtt-link.js'
 
-const hellos = new Counter({ name: 'iot_hellos_total', help: 'hello messages', labelNames: ['outcome'] })
+const hellos = new Counter({ name: 'iot_hello_messages_total', help: 'hello messages', labelNames: ['outcome'] })
+const replies = new Counter({ name: 'iot_command_replies_total', help: "devices' replies", labelNames: ['outcome'] })
 const commands = new Counter({ name: 'iot_commands_total', help: 'commands', labelNames: ['outcome'] })
 
-/** What became of a command: the broker has it, the broker is not connected, or it did not answer in time. */
-export type CommandOutcome = 'acknowledged' | 'disconnected' | 'timeout'
+/**
+ * What became of a command: the broker has it, the broker is not connected, or it did not answer in time; and whether
+ * it was published at all.
+ */
+export type CommandOutcome = { result: 'acknowledged' | 'disconnected' | 'timeout'; published: boolean }
 
 export type ControlConnection = {
   start(): void
   check(): string | null
-  /** Publishes a command at QoS 1. @param text the command's JSON, sent as it is */
-  send(deviceId: string, text: string): Promise<CommandOutcome>
+  /** Publishes a command at QoS 1. @param text the command's JSON, sent as it is; the broker drops it after `ttlMs` */
+  send(deviceId: string, text: string, ttlMs: number): Promise<CommandOutcome>
   stop(): Promise<void>
 }
 
 export function createControlConnection(
-  options: { url: string; clientId: string; prefix: string; timeoutMs: number; expirySeconds: number },
+  options: { url: string; clientId: string; prefix: string; timeoutMs: number; stallMs: number },
   onHello: (deviceId: string) => void,
+  onReply: (deviceId: string, payload: Buffer) => boolean,
   logger: Logger,
 ): ControlConnection {
   let subscribed = false
@@ -32,28 +36,40 @@ export function createControlConnection(
   const pings: (() => void)[] = [] // one for each PINGREQ of ours that has no answer yet
 
   const link = createMqttLink(
-    { name: 'control', url: options.url, clientId: options.clientId, topic: `${options.prefix}/+/hello` },
-    (client) => {
-      client.on('close', () => {
+    {
+      name: 'control',
+      url: options.url,
+      clientId: options.clientId,
+      topics: [`${options.prefix}/+/hello`, `${options.prefix}/+/commands/ack`],
+      stallMs: options.stallMs,
+    },
+    {
+      attach(client) {
+        client.on('packetreceive', (packet) => {
+          if (packet.cmd === 'pingresp') pings.shift()?.()
+        })
+        client.on('packetsend', (packet) => {
+          if (packet.cmd === 'pingreq') pings.push(pinged.shift() ?? (() => {}))
+        })
+        client.on('message', (from, payload, packet) => {
+          const [device = '', ...kind] = from.slice(options.prefix.length + 1).split('/')
+          if (kind.join('/') === 'hello') {
+            const outcome = packet.retain ? 'retained' : isDeviceId(device) ? 'seen' : 'invalid_device_id'
+            hellos.inc({ outcome })
+            if (outcome === 'seen') onHello(device)
+          } else if (kind.join('/') === 'commands/ack') {
+            replies.inc({ outcome: !packet.retain && onReply(device, payload) ? 'matched' : 'ignored' })
+          }
+        })
+      },
+      onSubscribed() {
+        subscribed = true
+      },
+      onLost() {
         subscribed = false
         pinged.length = 0
         pings.length = 0
-      })
-      client.on('packetreceive', (packet) => {
-        if (packet.cmd === 'pingresp') pings.shift()?.()
-      })
-      client.on('packetsend', (packet) => {
-        if (packet.cmd === 'pingreq') pings.push(pinged.shift() ?? (() => {}))
-      })
-      client.on('message', (from, _payload, packet) => {
-        const deviceId = deviceIdOf(from, options.prefix)
-        const outcome = packet.retain ? 'retained' : isDeviceId(deviceId) ? 'seen' : 'invalid_device_id'
-        hellos.inc({ outcome })
-        if (outcome === 'seen') onHello(deviceId)
-      })
-    },
-    () => {
-      subscribed = true
+      },
     },
     logger,
   )
@@ -69,46 +85,47 @@ export function createControlConnection(
       own.sendPing()
     })
 
-  const publish = (own: MqttClient, deviceId: string, text: string, timeoutMs: number) =>
-    new Promise<CommandOutcome>((resolve) => {
+  const publish = (own: MqttClient, deviceId: string, text: string, ttlMs: number, timeoutMs: number) =>
+    new Promise<CommandOutcome['result']>((resolve) => {
       let messageId: number | undefined
-      const withdraw = (outcome: CommandOutcome) => () => {
-        finish(outcome)
+      const withdraw = (result: CommandOutcome['result']) => () => {
+        finish(result)
         if (messageId !== undefined) own.removeOutgoingMessage(messageId)
       }
       const late = withdraw('timeout')
       const lost = withdraw('disconnected')
       const timer = setTimeout(late, timeoutMs)
-      const finish = (outcome: CommandOutcome) => {
+      const finish = (result: CommandOutcome['result']) => {
         clearTimeout(timer)
         own.off('close', lost)
-        resolve(outcome)
+        resolve(result)
       }
       own.once('close', lost)
-      const properties =
-        link.protocolVersion === 5 ? { properties: { messageExpiryInterval: options.expirySeconds } } : {}
+      const messageExpiryInterval = Math.ceil(ttlMs / 1000)
+      const properties = link.protocolVersion === 5 ? { properties: { messageExpiryInterval } } : {}
       own.publish(`${options.prefix}/${deviceId}/commands`, text, { qos: 1, retain: false, ...properties }, (err) =>
         finish(err ? 'disconnected' : 'acknowledged'),
       )
       messageId = own.getLastMessageId()
     })
 
-  const send = async (deviceId: string, text: string): Promise<CommandOutcome> => {
+  const send = async (deviceId: string, text: string, ttlMs: number): Promise<CommandOutcome> => {
     const own = link.client
-    if (!own?.connected) return 'disconnected'
+    if (!own?.connected) return { result: 'disconnected', published: false }
     const startedMs = performance.now()
-    if (!(await ping(own, options.timeoutMs))) return own.connected ? 'timeout' : 'disconnected'
-    if (!own.connected) return 'disconnected'
+    const isAwake = await ping(own, options.timeoutMs)
+    if (!own.connected) return { result: 'disconnected', published: false }
+    if (!isAwake) return { result: 'timeout', published: false }
     const leftMs = Math.max(options.timeoutMs - (performance.now() - startedMs), 1)
-    return publish(own, deviceId, text, leftMs)
+    return { result: await publish(own, deviceId, text, ttlMs, leftMs), published: true }
   }
 
   return {
     start: link.connect,
     check: () => (link.client?.connected && subscribed ? null : 'MQTT control: not connected'),
-    async send(deviceId, text) {
-      const outcome = await send(deviceId, text)
-      commands.inc({ outcome })
+    async send(deviceId, text, ttlMs) {
+      const outcome = await send(deviceId, text, ttlMs)
+      commands.inc({ outcome: outcome.result })
       return outcome
     },
     stop: link.stop,

@@ -1,11 +1,15 @@
 // The bridge's configuration: every environment variable it knows, with its default and bounds.
-import { commonSchema, integer, url } from '@iot/shared/config'
+import { ConfigError, commonSchema, integer, url } from '@iot/shared/config'
 import { z } from 'zod'
 
 export const bridgeSchema = {
   ...commonSchema,
   MQTT_URL: url('mqtt://broker.hivemq.com:1883', ['mqtt', 'mqtts', 'ws', 'wss', 'tcp', 'ssl']),
-  MQTT_CLIENT_ID: z.string().max(200, 'must be at most 200 characters').optional(),
+  MQTT_CLIENT_ID: z
+    .string()
+    .regex(/^[^+#\s]{1,200}$/, 'must be 1 to 200 characters without spaces, + and #')
+    .optional(),
+  MQTT_STALL_TIMEOUT_MS: integer(30_000, 0, 3_600_000),
   MQTT_TOPIC_PREFIX: z
     .string()
     .regex(/^[^+#\s/][^+#\s]*[^+#\s/]$|^[^+#\s/]$/, 'must be topic levels without wildcards, such as devices')
@@ -16,7 +20,27 @@ export const bridgeSchema = {
   MAX_PAYLOAD_BYTES: integer(262_144, 1, 100_000_000),
   MAX_IN_FLIGHT: integer(1000, 1, 60_000),
   COMMAND_TIMEOUT_MS: integer(5000, 100, 60_000),
+  API_KEY: z
+    .string()
+    .transform((list) => list.split(',').map((key) => key.trim()))
+    .refine((keys) => keys.every((key) => key.length >= 16), 'each key must have 16 characters or more')
+    .optional(),
+  API_AUTH: z.enum(['key', 'none']).default('key'),
+  API_RATE_LIMIT: integer(200, 1, 1_000_000),
   API_HOST: z.string().default('127.0.0.1'),
   API_PORT: integer(8000, 0, 65_535),
   DATA_DIR: z.string().default('.local/data/bridge'),
+}
+
+const LOOPBACK = /^(localhost|127\.\d+\.\d+\.\d+|::1)$/
+
+/**
+ * Refuses an API that strangers could reach without a key.
+ * @throws {ConfigError}
+ */
+export function checkApiAccess(config: { API_HOST: string; API_AUTH: 'key' | 'none'; API_KEY?: string[] | undefined }) {
+  if (config.API_KEY || config.API_AUTH === 'none' || LOOPBACK.test(config.API_HOST)) return
+  throw new ConfigError([
+    `API_KEY: is needed, since API_HOST is ${config.API_HOST}; API_AUTH=none opens it to everybody`,
+  ])
 }

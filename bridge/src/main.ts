@@ -7,26 +7,33 @@ import { createKafka, ensureTopics } from '@iot/shared/kafka'
 import { runService } from '@iot/shared/lifecycle'
 import { createPublisher } from '@iot/shared/publisher'
 import { buildApi } from './api.js'
+import { createCommandRecords } from './command-records.js'
 import { createControlConnection } from './commands.js'
-import { bridgeSchema } from './config.js'
+import { bridgeSchema, checkApiAccess } from './config.js'
 import { deviceIdOf, ingest } from './ingest.js'
 import { createMqttSource } from './mqtt-source.js'
 import { createPresence } from './presence.js'
+import { addRoutes } from './routes.js'
 
 const SERVICE = 'mqtt-kafka-bridge'
 
 runService(
   SERVICE,
-  () => loadConfig(bridgeSchema, process.env),
+  () => {
+    const config = loadConfig(bridgeSchema, process.env)
+    checkApiAccess(config)
+    return config
+  },
   async (config, logger, lifecycle) => {
     const { MQTT_URL: url, MQTT_TOPIC_PREFIX: prefix, KAFKA_TOPIC: topic } = config
+    const stallMs = config.MQTT_STALL_TIMEOUT_MS
     const clientId = config.MQTT_CLIENT_ID ?? keptClientId(config.DATA_DIR)
     const kafka = createKafka(SERVICE, config.KAFKA_BROKERS, logger)
     const publisher = createPublisher(kafka, topic, SERVICE, logger)
     const presence = createPresence(config.DEVICE_OFFLINE_TIMEOUT, config.MAX_ONLINE_DEVICES)
 
     const source = createMqttSource(
-      { url, clientId, topic: `${prefix}/+/data`, maxInFlight: config.MAX_IN_FLIGHT },
+      { url, clientId, topic: `${prefix}/+/data`, maxInFlight: config.MAX_IN_FLIGHT, stallMs },
       ({ topic: from, payload }, stored) => {
         const deviceId = deviceIdOf(from, prefix)
         const original = payload as Buffer
@@ -36,22 +43,19 @@ runService(
       },
       logger,
     )
+    const records = createCommandRecords()
     const control = createControlConnection(
-      {
-        url,
-        clientId: `${clientId}-control`,
-        prefix,
-        timeoutMs: config.COMMAND_TIMEOUT_MS,
-        expirySeconds: config.DEVICE_OFFLINE_TIMEOUT,
-      },
+      { url, clientId: `${clientId}-control`, prefix, timeoutMs: config.COMMAND_TIMEOUT_MS, stallMs },
       presence.seen,
+      records.reply,
       logger,
     )
-    const api = buildApi(presence, control.send, {
-      kafka: publisher.check,
-      ingestion: source.check,
-      control: control.check,
-    })
+    const api = await buildApi(
+      { keys: config.API_KEY ?? [], callsPerSecond: config.API_RATE_LIMIT },
+      (app) => addRoutes(app, presence, records, control.send, config.DEVICE_OFFLINE_TIMEOUT * 1000),
+      { kafka: publisher.check, ingestion: source.check, control: control.check },
+      logger,
+    )
 
     let stopped = false
     lifecycle.onStop('control', control.stop)

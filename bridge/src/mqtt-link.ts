@@ -1,5 +1,8 @@
-// One connection to the broker with one subscription, kept up: MQTT 5, or 3.1.1 where the broker refuses 5; subscribed
+// One connection to the broker with its subscriptions, kept up: MQTT 5, or 3.1.1 where the broker refuses 5; subscribed
 // again at every connect, since a broker may have lost its sessions and MQTT.js may have lost the link before the SUBACK.
+//
+// A connection that looks alive and brings nothing is found by a canary: when nothing has arrived for a while, a message
+// to a topic of the connection's own must come back. When that stays away too, the client is built anew.
 import mqtt, { type ISubscriptionMap, type MqttClient } from 'mqtt'
 import type { Logger } from 'pino'
 import { Counter } from 'prom-client'
@@ -11,6 +14,13 @@ const UNACCEPTABLE_PROTOCOL = [1, 0x84] // in a CONNACK of 3.1.1, and of 5
 const SESSION_TAKEN_OVER = 0x8e
 const REFUSED = 0x80 // and above, in a SUBACK
 
+const CANARY_BYTES = 'canary'
+
+const stalls = new Counter({
+  name: 'iot_mqtt_stalls_total',
+  help: 'connections given up because nothing arrived any more, not even the canary',
+  labelNames: ['connection'],
+})
 const connects = new Counter({
   name: 'iot_mqtt_connects_total',
   help: 'connections made to the broker',
@@ -22,15 +32,30 @@ export type LinkOptions = {
   name: string
   url: string
   clientId: string
-  topic: string
+  topics: string[]
+  /** How long nothing may arrive, the canary included, before the client is built anew; 0 for ever. */
+  stallMs: number
   /** A persistent session; without one the session is clean. */
   session?: { expirySeconds: number; receiveMaximum: number }
+}
+
+export type LinkEvents = {
+  /** Adds the listeners to a client that was just made. */
+  attach(client: MqttClient): void
+  /** The broker has granted the subscriptions: messages flow. */
+  onSubscribed(): void
+  /** The connection is gone, by itself or given up. */
+  onLost(): void
+  /** Whether messages are kept back by our own will, so that silence means nothing. */
+  isHeld?(): boolean
 }
 
 export type MqttLink = {
   /** The client of now: another one after each `connect()`. */
   readonly client: MqttClient | undefined
   readonly protocolVersion: 4 | 5
+  /** Messages on this topic are the connection's own. */
+  readonly canaryTopic: string
   connect(): void
   /** Drops the connection at once, and stays away until `connect()`. */
   leave(): void
@@ -38,34 +63,56 @@ export type MqttLink = {
   stop(): Promise<void>
 }
 
-/**
- * @param attach adds the listeners to a client that was just made
- * @param onSubscribed the broker has granted the subscription: messages flow
- */
-export function createMqttLink(
-  options: LinkOptions,
-  attach: (client: MqttClient) => void,
-  onSubscribed: () => void,
-  logger: Logger,
-): MqttLink {
-  const { name, url, clientId, topic, session } = options
+export function createMqttLink(options: LinkOptions, events: LinkEvents, logger: Logger): MqttLink {
+  const { name, url, clientId, topics, stallMs, session } = options
+  const canaryTopic = `${clientId}/canary`
   let client: MqttClient | undefined
   let protocolVersion: 4 | 5 = 5
+  let subscribed = false
+  let heardMs = 0 // when the last message arrived
+  let canaryWorks = false // it has come back once: a broker may forbid the topic
+  let watchdog: NodeJS.Timeout | undefined
 
   const subscribe = (own: MqttClient) => {
     // rh 1: retained messages only with a new subscription; `resubscribe` makes MQTT.js send what it has sent before
-    const wanted = { [topic]: { qos: 1, ...(protocolVersion === 5 ? { rh: 1 } : {}) }, resubscribe: true }
-    own.subscribe(wanted as ISubscriptionMap, (err, granted) => {
-      const refused = granted?.find(({ qos }) => qos >= REFUSED)
+    const extra = protocolVersion === 5 ? { rh: 1 } : {}
+    const wanted = Object.fromEntries(topics.map((topic) => [topic, { qos: 1, ...extra }]))
+    const canary = stallMs > 0 ? { [canaryTopic]: { qos: 0, ...extra } } : {}
+    own.subscribe({ ...wanted, ...canary, resubscribe: true } as ISubscriptionMap, (err, granted) => {
+      const refused = granted?.find(({ topic, qos }) => qos >= REFUSED && topic !== canaryTopic)
       if (!err && !refused) {
-        logger.info({ connection: name, topic, protocolVersion }, 'broker connected')
-        onSubscribed()
+        subscribed = true
+        heardMs = performance.now()
+        logger.info({ connection: name, topics, protocolVersion }, 'broker connected')
+        events.onSubscribed()
       } else if (own.connected) {
         const error = err?.message ?? `refused with ${refused?.qos}`
-        logger.error({ connection: name, topic, error }, 'subscription failed, trying on')
+        logger.error({ connection: name, topics, error }, 'subscription failed, trying on')
         setTimeout(() => own.connected && subscribe(own), RECONNECT_MS).unref()
       }
     })
+  }
+
+  const lost = () => {
+    subscribed = false
+    events.onLost()
+  }
+
+  const watch = () => {
+    if (!subscribed || events.isHeld?.()) {
+      heardMs = performance.now()
+      return
+    }
+    const silentMs = performance.now() - heardMs
+    if (canaryWorks && silentMs > stallMs) {
+      stalls.inc({ connection: name })
+      logger.warn(
+        { connection: name, silentMs: Math.round(silentMs) },
+        'connected, but nothing arrives: connecting anew',
+      )
+      link.leave()
+      connect()
+    } else if (silentMs > stallMs / 3) client?.publish(canaryTopic, CANARY_BYTES, { qos: 0 }, () => {})
   }
 
   const connect = () => {
@@ -87,7 +134,15 @@ export function createMqttLink(
     })
     client = own
     let lastProblem = ''
-    attach(own)
+    events.attach(own)
+    own.on('packetreceive', (packet) => {
+      if (packet.cmd !== 'publish') return
+      heardMs = performance.now()
+      canaryWorks ||= packet.topic === canaryTopic
+    })
+    own.on('close', () => {
+      if (client === own) lost()
+    })
     own.on('connect', () => {
       lastProblem = ''
       connects.inc({ connection: name })
@@ -105,7 +160,7 @@ export function createMqttLink(
       if (protocolVersion === 5 && UNACCEPTABLE_PROTOCOL.includes(Number(code))) {
         logger.info({ connection: name }, 'the broker refuses MQTT 5: using 3.1.1')
         protocolVersion = 4
-        own.end(true)
+        link.leave()
         connect()
       } else if (error.message !== lastProblem) {
         lastProblem = error.message
@@ -114,17 +169,26 @@ export function createMqttLink(
     })
   }
 
-  return {
+  const link: MqttLink = {
     get client() {
       return client
     },
     get protocolVersion() {
       return protocolVersion
     },
-    connect,
-    leave: () => void client?.end(true),
+    canaryTopic,
+    connect() {
+      if (stallMs > 0) watchdog ??= setInterval(watch, stallMs / 6)
+      connect()
+    },
+    leave() {
+      client?.end(true)
+      lost()
+    },
     async stop() {
+      clearInterval(watchdog)
       await client?.endAsync(!client.connected)
     },
   }
+  return link
 }

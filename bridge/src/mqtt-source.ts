@@ -9,16 +9,24 @@
 // parser that stands still cannot read the broker's PINGRESP either; away -> connecting when the window has emptied.
 import type { IPublishPacket } from 'mqtt'
 import type { Logger } from 'pino'
-import { Counter } from 'prom-client'
+import { Counter, Gauge } from 'prom-client'
 import { type Delivery, deferAcknowledgements } from './deferred-ack.js'
 import { createMqttLink } from './mqtt-link.js'
 
 const HOLD_MS = 10_000
 const SESSION_EXPIRY_S = 7 * 86_400
 
-const received = new Counter({ name: 'iot_received_total', help: 'data messages received' })
-const redelivered = new Counter({ name: 'iot_redelivered_total', help: 'messages that came again and were recognised' })
-const ignored = new Counter({ name: 'iot_ignored_total', help: 'messages ignored', labelNames: ['reason'] })
+const received = new Counter({ name: 'iot_mqtt_received_messages_total', help: 'data messages received' })
+const redelivered = new Counter({
+  name: 'iot_mqtt_redelivered_messages_total',
+  help: 'messages that came again and were recognised',
+})
+const flying = new Gauge({ name: 'iot_in_flight_messages', help: 'data messages received and not stored yet' })
+const ignored = new Counter({
+  name: 'iot_mqtt_ignored_messages_total',
+  help: 'messages ignored',
+  labelNames: ['reason'],
+})
 
 /** One received message that waits to be stored. `delivery` is null once the connection it came by is gone. */
 type Pending = { packet: IPublishPacket; delivery: Delivery | null; stored: boolean }
@@ -35,7 +43,7 @@ export type MqttSource = {
  * @param handle stores one message and calls back when that is done, in the order of the calls
  */
 export function createMqttSource(
-  options: { url: string; clientId: string; topic: string; maxInFlight: number },
+  options: { url: string; clientId: string; topic: string; maxInFlight: number; stallMs: number },
   handle: (packet: IPublishPacket, stored: () => void) => void,
   logger: Logger,
 ): MqttSource {
@@ -63,7 +71,7 @@ export function createMqttSource(
 
   const onStored = (pending: Pending) => {
     pending.stored = true
-    inFlight--
+    flying.set(--inFlight)
     if (pending.packet.qos > 0) acknowledgeStored()
     if (stopping || inFlight >= options.maxInFlight) return
     if (state === 'holding') release()
@@ -78,7 +86,6 @@ export function createMqttSource(
       logger.warn({ inFlight }, 'Kafka does not keep up: leaving the broker, which keeps the backlog')
       state = 'away'
       link.leave()
-      forgetConnection()
     }, HOLD_MS)
   }
 
@@ -105,7 +112,7 @@ export function createMqttSource(
       redelivered.inc()
       acknowledgeStored()
     } else {
-      inFlight++
+      flying.set(++inFlight)
       received.inc()
       if (packet.retain) {
         ignored.inc({ reason: 'retained' })
@@ -132,23 +139,27 @@ export function createMqttSource(
       name: 'ingestion',
       url: options.url,
       clientId: options.clientId,
-      topic: options.topic,
+      topics: [options.topic],
+      stallMs: options.stallMs,
       session: { expirySeconds: SESSION_EXPIRY_S, receiveMaximum: options.maxInFlight },
     },
-    (client) => {
-      deferAcknowledgements(client, (delivery) => {
-        // what was parsed already when the connection was left comes again
-        if (state !== 'away' && link.client === client) receive(delivery)
-      })
-      client.on('connect', ({ sessionPresent }) => {
-        if (!sessionPresent) unclaimed = new Map() // nothing comes again: what is held is stored, not acknowledged
-      })
-      client.on('close', () => {
-        if (link.client === client) forgetConnection()
-      })
-    },
-    () => {
-      if (state === 'connecting') state = 'consuming'
+    {
+      attach(client) {
+        deferAcknowledgements(client, (delivery) => {
+          // what was parsed already when the connection was left comes again
+          if (state === 'away' || link.client !== client) return
+          if (delivery.packet.topic === link.canaryTopic) delivery.readOn()
+          else receive(delivery)
+        })
+        client.on('connect', ({ sessionPresent }) => {
+          if (!sessionPresent) unclaimed = new Map() // nothing comes again: what is held is stored, not acknowledged
+        })
+      },
+      onSubscribed() {
+        if (state === 'connecting') state = 'consuming'
+      },
+      onLost: forgetConnection,
+      isHeld: () => state !== 'consuming',
     },
     logger,
   )

@@ -9,6 +9,8 @@ export type Presence = {
   /** A hello came from this device just now. */
   seen(deviceId: string): void
   isOnline(deviceId: string): boolean
+  /** When the last hello of a device that is online came, Unix time in seconds; null when it is not online. */
+  lastSeen(deviceId: string): number | null
   /** The ids online now, sorted. */
   list(): string[]
 }
@@ -40,6 +42,11 @@ export function createPresence(timeoutSeconds: number, maxDevices: number, nowMs
     isOnline(deviceId) {
       dropTimedOut()
       return lastSeen.has(deviceId)
+    },
+    lastSeen(deviceId) {
+      dropTimedOut()
+      const at = lastSeen.get(deviceId)
+      return at === undefined ? null : Math.floor((Date.now() - (nowMs() - at)) / 1000)
     },
     list() {
       dropTimedOut()

@@ -9,21 +9,33 @@ import type { KafkaClient } from '@iot/shared/kafka'
 import { backoffMs, drained } from '@iot/shared/lifecycle'
 import type { Consumer } from 'kafkajs'
 import type { Logger } from 'pino'
-import { Counter, Histogram } from 'prom-client'
+import { Counter, Gauge, Histogram } from 'prom-client'
 import type { SourceRecord } from './batch.js'
 
 const SESSION_TIMEOUT_MS = 10_000 // after a restart of Kafka the group waits this long for our former membership
 const REBALANCE_TIMEOUT_MS = 30_000
 const HEARTBEAT_MS = 2000
+const LAG_MS = 5000
 const FETCH_WAIT_MS = 1000
+const FETCH_BYTES = 262_144 // a fetch becomes many times its size in objects; a larger record still comes
 
-const stored = new Counter({ name: 'iot_stored_total', help: 'records written and committed' })
+const stored = new Counter({ name: 'iot_stored_messages_total', help: 'messages written and committed' })
 const joins = new Counter({ name: 'iot_group_joins_total', help: 'times that the consumer group was joined' })
 const failures = new Counter({ name: 'iot_batch_retries_total', help: 'batches that failed and were repeated' })
 const sizes = new Histogram({
-  name: 'iot_batch_records',
-  help: 'records in a batch',
+  name: 'iot_batch_messages',
+  help: 'messages in a batch',
   buckets: [1, 5, 20, 50, 100, 200, 500, 1000],
+})
+const durations = new Histogram({
+  name: 'iot_batch_duration_seconds',
+  help: 'time to write one batch, repeats included',
+  buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30],
+})
+const lags = new Gauge({
+  name: 'iot_consumer_lag_messages',
+  help: 'messages of a partition that are not stored yet',
+  labelNames: ['partition'],
 })
 
 type Lane = {
@@ -53,6 +65,9 @@ export function createKafkaSource(
   const { topic, groupId, batchSize, batchIntervalMs } = options
   const lanes = new Map<number, Lane>()
   const running: Promise<void>[] = []
+  const admin = kafka.admin()
+  let lagTimer: NodeJS.Timeout | undefined
+  let assigned: number[] = []
   let consumer: Consumer | undefined
   let generation = 0
   let joined = false
@@ -81,6 +96,7 @@ export function createKafkaSource(
       if (lane.records.length === 0) return
       const from = lane.generation
       const records = lane.records.slice(0, batchSize)
+      const startedMs = performance.now()
       for (let attempt = 0; lane.generation === from; attempt++) {
         try {
           await write(records, lane.partition)
@@ -95,6 +111,7 @@ export function createKafkaSource(
         }
       }
       if (lane.generation !== from) continue
+      durations.observe((performance.now() - startedMs) / 1000)
       lane.records = lane.records.slice(records.length)
       lane.firstAtMs = performance.now()
       lane.room()
@@ -112,6 +129,25 @@ export function createKafkaSource(
     } catch (err) {
       // the next batch's commit covers this one; after a rebalance the records are read again
       logger.warn({ error: (err as Error).message, partition: lane.partition, offset }, 'offset not committed')
+    }
+  }
+
+  /** How far behind the assigned partitions are, as Kafka sees it. */
+  const measureLag = async () => {
+    if (!joined) return
+    try {
+      await admin.connect()
+      const ends = await admin.fetchTopicOffsets(topic)
+      const [group] = await admin.fetchOffsets({ groupId, topics: [topic] })
+      const committed = new Map(group?.partitions.map(({ partition, offset }) => [partition, Number(offset)]))
+      lags.reset()
+      for (const { partition, low, high } of ends) {
+        if (!assigned.includes(partition)) continue
+        const from = Math.max(committed.get(partition) ?? 0, Number(low))
+        lags.set({ partition: String(partition) }, Number(high) - from)
+      }
+    } catch {
+      // Kafka is away: the last known lag stays, readiness says the rest
     }
   }
 
@@ -141,6 +177,7 @@ export function createKafkaSource(
       rebalanceTimeout: REBALANCE_TIMEOUT_MS,
       heartbeatInterval: HEARTBEAT_MS,
       maxWaitTimeInMs: FETCH_WAIT_MS,
+      maxBytesPerPartition: FETCH_BYTES,
       minBytes: 1,
       allowAutoTopicCreation: false,
       retry: { restartOnFailure: async () => true },
@@ -150,7 +187,8 @@ export function createKafkaSource(
       joins.inc()
       joined = true
       lastProblem = null
-      logger.info({ partitions: payload.memberAssignment[topic] ?? [] }, 'partitions assigned')
+      assigned = payload.memberAssignment[topic] ?? []
+      logger.info({ partitions: assigned }, 'partitions assigned')
     })
     for (const event of ['consumer.rebalancing', 'consumer.stop', 'consumer.disconnect'] as const)
       made.on(event, () => {
@@ -219,9 +257,13 @@ export function createKafkaSource(
   }
 
   return {
-    start: consume,
+    start() {
+      lagTimer = setInterval(() => void measureLag(), LAG_MS)
+      return consume()
+    },
     check: () => (!joined ? `Kafka: ${lastProblem ?? 'not joined yet'}` : lastProblem),
     async stop(withinMs) {
+      clearInterval(lagTimer)
       consumer?.pause([{ topic }])
       draining = true
       for (const lane of lanes.values()) {
@@ -232,7 +274,7 @@ export function createKafkaSource(
         logger.warn({ error: lastProblem }, 'stopped with batches not written: Kafka keeps them')
         forgetLanes()
       }
-      await consumer?.disconnect()
+      await Promise.all([consumer?.disconnect(), admin.disconnect()])
     },
   }
 }

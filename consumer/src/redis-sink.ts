@@ -7,13 +7,26 @@ import { createHash } from 'node:crypto'
 import { historyKey, lastStateKey, updatesChannel } from '@iot/shared/contract'
 import { Redis } from 'ioredis'
 import type { Logger } from 'pino'
-import { Counter } from 'prom-client'
+import { Counter, Gauge, Histogram } from 'prom-client'
 import type { DeviceWork } from './batch.js'
 import { createDisk } from './redis-disk.js'
 
 const COMMAND_TIMEOUT_MS = 5000
 
 const connects = new Counter({ name: 'iot_redis_connects_total', help: 'connections made to Redis' })
+let newestStored = 0 // Unix time in seconds
+new Gauge({
+  name: 'iot_newest_stored_age_seconds',
+  help: 'age of the newest message stored by this process, 0 before the first',
+  collect() {
+    this.set(newestStored === 0 ? 0 : Math.max(Date.now() / 1000 - newestStored, 0))
+  },
+})
+const delays = new Histogram({
+  name: 'iot_end_to_end_delay_seconds',
+  help: 'from the bridge receiving a message (whole seconds) to Redis having it',
+  buckets: [1, 2, 3, 5, 10, 30, 60, 300, 3600],
+})
 const stale = new Counter({ name: 'iot_stale_writes_total', help: 'last states not set, for a newer one stands there' })
 
 // KEYS: last_state, guard. ARGV: payload, timestamp, partition, offset, guard's life in s, channel, messages to publish.
@@ -143,12 +156,18 @@ export function createRedisSink(
     const replies = (await pipeline.exec()) ?? []
     if (replies.length !== devices.length * 2)
       throw new Error(`${replies.length} replies to ${devices.length * 2} commands`)
+    const storedAt = Date.now() / 1000
     const refused: { work: DeviceWork; error: string }[] = []
     for (const [index, work] of devices.entries()) {
       const [state, history] = [replies[index * 2], replies[index * 2 + 1]]
       if (state?.[1] === 0) stale.inc()
       const error = state?.[0] ?? history?.[0]
-      if (!error) continue
+      if (!error) {
+        const newest = work.messages.at(-1)?.timestamp ?? 0
+        newestStored = Math.max(newestStored, newest)
+        delays.observe(Math.max(storedAt - newest, 0))
+        continue
+      }
       if (error.name !== 'ReplyError' || SERVER_STATE.test(error.message)) {
         if (error.message.includes('NOSCRIPT')) loaded = false
         throw error

@@ -29,7 +29,10 @@ const command = async (id: string, body: string) => {
     headers,
     body,
   })
-  return { ...((await reply.json()) as { code?: string; statusCode?: number }), status: reply.status }
+  return {
+    ...((await reply.json()) as { code?: string; statusCode?: number; command_id?: string }),
+    http: reply.status,
+  }
 }
 
 test('hello puts a device online, and silence takes it off', async () => {
@@ -51,29 +54,32 @@ test('a command reaches the device as it was written; 400, 404, 504 and 503 are 
   }
   await online()
   const text = '{"command":"set", "value":1.10,"big":12345678901234567890}'
-  expect(await command('dev', text)).toMatchObject({ status: 202 })
+  const { http, command_id } = await command('dev', text)
+  expect(http).toBe(202)
   await eventually(() => got.length === 1, 'the command')
-  expect(got).toEqual([text])
+  const sent = `${text.slice(0, -1)},"command_id":"${command_id}"}`
+  expect(got).toEqual([sent])
 
   for (const body of ['{}', '[]', '"start"', '{"command":""}', '{"command":1}', '{', '']) {
-    expect(await command('dev', body), body).toMatchObject({ status: 400, statusCode: 400 })
+    expect(await command('dev', body), body).toMatchObject({ http: 400, statusCode: 400 })
   }
-  expect(await command('a/b', '{"command":"x"}')).toMatchObject({ status: 400, code: 'INVALID_DEVICE_ID' })
-  expect(await command('nobody', '{"command":"x"}')).toMatchObject({ status: 404, code: 'DEVICE_OFFLINE' })
+  expect(await command('a/b', '{"command":"x"}')).toMatchObject({ http: 400, code: 'INVALID_DEVICE_ID' })
+  expect(await command('nobody', '{"command":"x"}')).toMatchObject({ http: 404, code: 'DEVICE_OFFLINE' })
 
   await online()
   await cluster.mosquitto.signal('SIGSTOP')
-  expect(await command('dev', '{"command":"frozen"}')).toMatchObject({ status: 504, code: 'BROKER_TIMEOUT' })
+  expect(await command('dev', '{"command":"frozen"}')).toMatchObject({ http: 504, code: 'BROKER_TIMEOUT' })
   await cluster.mosquitto.signal('SIGCONT')
   await online()
   await cluster.mosquitto.stop()
-  expect(await command('dev', '{"command":"away"}')).toMatchObject({ status: 503, code: 'BROKER_NOT_CONNECTED' })
+  expect(await command('dev', '{"command":"away"}')).toMatchObject({ http: 503, code: 'BROKER_NOT_CONNECTED' })
   await cluster.mosquitto.start()
   await platform.bridge.ready()
   await eventually(() => device.connected, 'the device is back')
   await device.subscribeAsync(`${platform.prefix}/dev/commands`, { qos: 1 })
   await online()
-  expect(await command('dev', '{"command":"last"}')).toMatchObject({ status: 202 })
-  await eventually(() => got.at(-1) === '{"command":"last"}', 'the last command')
-  expect(got).toEqual([text, '{"command":"last"}'])
+  const last = '{"command":"last","command_id":"mine"}'
+  expect(await command('dev', last)).toMatchObject({ http: 202, command_id: 'mine' })
+  await eventually(() => got.at(-1) === last, 'the last command')
+  expect(got).toEqual([sent, last])
 })

@@ -116,7 +116,7 @@ test('retained messages are ignored', async () => {
   await eventually(() => redis.exists(`device:last_state:${platform.id('later')}`), 'a later reading')
   expect(await redis.exists(`device:last_state:${id}`)).toBe(0)
   const metrics = await platform.bridge.metrics()
-  expect(metrics).toMatch(/iot_ignored_total\{reason="retained"\} 1/)
+  expect(metrics).toMatch(/iot_mqtt_ignored_messages_total\{reason="retained"\} 1/)
   await device.publishAsync(`${prefix}/${id}/data`, '', { qos: 1, retain: true })
 })
 

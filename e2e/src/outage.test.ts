@@ -55,7 +55,7 @@ test('while Kafka is away no PUBACK goes to the broker: a bridge killed then los
   await publish(id, 0, 500)
   await eventually(async () => {
     const metrics = await platform.bridge.metrics()
-    return /^iot_received_total 500$/m.test(metrics)
+    return /^iot_mqtt_received_messages_total 500$/m.test(metrics)
   }, 'the bridge holds them')
   await platform.bridge.kill() // what it had acknowledged would be gone now
   await Promise.all([cluster.kafka.start(), platform.bridge.start()])
@@ -127,7 +127,10 @@ test('SIGTERM while Kafka and Redis are away: both exit 0 in time, and what they
   expect(await consumer.stop()).toBe(0)
   await cluster.kafka.stop()
   await publish(id, 100, 100)
-  await eventually(async () => /^iot_received_total 200$/m.test(await bridge.metrics()), 'the bridge holds the rest')
+  await eventually(
+    async () => /^iot_mqtt_received_messages_total 200$/m.test(await bridge.metrics()),
+    'the bridge holds the rest',
+  )
   expect(await bridge.stop()).toBe(0)
   await redis.config('SET', 'maxmemory', '0')
   await cluster.kafka.start()

@@ -45,7 +45,7 @@ test(`${MESSAGES} messages with the connection cut every ${CUT_EVERY}: all there
     expect([...firsts].every((seq, index) => seq === index)).toBe(true)
     expect(firsts.size).toBe(MESSAGES)
     expect(await connects()).toBeGreaterThan(10)
-    expect(await bridge.metrics()).toMatch(/iot_redelivered_total [1-9]/)
+    expect(await bridge.metrics()).toMatch(/iot_mqtt_redelivered_messages_total [1-9]/)
   } finally {
     await direct.endAsync(true)
   }

@@ -5,7 +5,7 @@
 // also one that a frozen broker finds in its socket later. A producer whose sequence the broker refuses is replaced.
 import type { Message, Producer } from 'kafkajs'
 import type { Logger } from 'pino'
-import { Counter, Gauge } from 'prom-client'
+import { Counter, Gauge, Histogram } from 'prom-client'
 import { type DeadLetter, deadLetterTopic } from './contract.js'
 import { type KafkaClient, stickyPartitioner } from './kafka.js'
 import { backoffMs, drained } from './lifecycle.js'
@@ -16,10 +16,27 @@ const HEADER_BYTES = 300
 const SEQUENCE_ERRORS =
   /OUT_OF_ORDER_SEQUENCE_NUMBER|DUPLICATE_SEQUENCE_NUMBER|UNKNOWN_PRODUCER_ID|INVALID_PRODUCER_EPOCH|INVALID_PRODUCER_ID_MAPPING/
 
-const published = new Counter({ name: 'iot_published_total', help: 'records stored by Kafka', labelNames: ['topic'] })
-const retries = new Counter({ name: 'iot_publish_retries_total', help: 'sends to Kafka that failed and were repeated' })
+const published = new Counter({
+  name: 'iot_kafka_published_records_total',
+  help: 'records stored by Kafka',
+  labelNames: ['topic'],
+})
+const retries = new Counter({
+  name: 'iot_kafka_publish_retries_total',
+  help: 'sends to Kafka that failed and were repeated',
+})
 const deadLetters = new Counter({ name: 'iot_dead_letters_total', help: 'dead letters stored', labelNames: ['reason'] })
-const waiting = new Gauge({ name: 'iot_publish_queue', help: 'records waiting for Kafka' })
+const waiting = new Gauge({ name: 'iot_kafka_publish_queue_records', help: 'records waiting for Kafka' })
+const sizes = new Histogram({
+  name: 'iot_kafka_publish_batch_records',
+  help: 'records in one send',
+  buckets: [1, 5, 20, 50, 100, 200, 500, 1000],
+})
+const durations = new Histogram({
+  name: 'iot_kafka_publish_duration_seconds',
+  help: 'time from a send to its acknowledgement',
+  buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5],
+})
 
 /** A record for `iot-data`; `source` and `original` (the payload as it came) are what its dead letter would carry. */
 export type OutgoingRecord = { deviceId: string; value: string; source: string; original: Buffer }
@@ -147,7 +164,12 @@ export function createPublisher(kafka: KafkaClient, topic: string, service: stri
       }
       const batch = take()
       try {
+        const sentMs = performance.now()
         await send(batch)
+        if (batch.length > 0) {
+          sizes.observe(batch.length)
+          durations.observe((performance.now() - sentMs) / 1000)
+        }
         attempt = 0
         if (problem !== null) logger.info('Kafka takes records')
         problem = null

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { createDevice, parseDuration } from './device.js'
+import { createDevice, parseDuration, replyTo } from './device.js'
 
 test('readings drift within bounds and are numbered', () => {
   const device = createDevice('sim-1', 1000)
@@ -41,4 +41,16 @@ test('durations', () => {
     null,
     null,
   ])
+})
+
+test('a command with an id is answered', () => {
+  const reply = (text: string, understood: boolean) => JSON.parse(replyTo(text, understood) ?? 'null')
+  expect(reply('{"command":"stop","command_id":"1"}', true)).toEqual({
+    command_id: '1',
+    status: 'succeeded',
+    result: { command: 'stop' },
+  })
+  expect(reply('{"command":"dance","command_id":"2"}', false)).toMatchObject({ command_id: '2', status: 'failed' })
+  expect(reply('{"command":"stop"}', true)).toBeNull()
+  expect(reply('nonsense', false)).toBeNull()
 })

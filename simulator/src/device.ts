@@ -58,7 +58,19 @@ export function createDevice(id: string, intervalMs: number, random = Math.rando
   return device
 }
 
-function parse(text: string): { command?: unknown; interval?: unknown } | null {
+/** The device's word on a command, for `commands/ack`; null for a command without a `command_id`. */
+export function replyTo(text: string, understood: boolean): string | null {
+  const command = parse(text)
+  if (typeof command?.command_id !== 'string') return null
+  const { command_id } = command
+  return JSON.stringify(
+    understood
+      ? { command_id, status: 'succeeded', result: { command: command.command } }
+      : { command_id, status: 'failed', result: { error: 'not understood' } },
+  )
+}
+
+function parse(text: string): { command?: unknown; command_id?: unknown; interval?: unknown } | null {
   try {
     const value: unknown = JSON.parse(text)
     return typeof value === 'object' ? value : null

@@ -1,7 +1,7 @@
 // A fleet of simulated devices on any broker: hello, readings, commands obeyed, live counts.
 import { parseArgs } from 'node:util'
 import mqtt, { type MqttClient } from 'mqtt'
-import { createDevice, type Device, parseDuration } from './device.js'
+import { createDevice, type Device, parseDuration, replyTo } from './device.js'
 
 const DEVICES_PER_CONNECTION = 50
 const HELLO_MS = 20_000
@@ -78,8 +78,11 @@ function connect(devices: Device[]): MqttClient {
   })
   client.on('message', (topic, payload) => {
     const id = topic.split('/').at(-2) ?? ''
-    if (byId.get(id)?.obey(payload.toString())) counts.commands++
+    const understood = byId.get(id)?.obey(payload.toString()) ?? false
+    if (understood) counts.commands++
     else counts.not_understood++
+    const reply = replyTo(payload.toString(), understood)
+    if (reply && client.connected) client.publish(`${flags.prefix}/${id}/commands/ack`, reply, { qos: 1 })
   })
   timers.add(setInterval(hello, HELLO_MS))
   for (const device of devices) run(device, Math.random() * intervalMs)

@@ -32,7 +32,7 @@ export function smallDisks(): string {
 
 export function unmountDisks(): void {
   const dir = mounted.pop()
-  for (const at of mounted) execFileSync('umount', [at])
+  for (const at of mounted) execFileSync('umount', ['-l', at])
   if (dir) rmSync(dir, { recursive: true, force: true })
 }
 
