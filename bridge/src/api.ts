@@ -19,6 +19,7 @@ import { failure } from './routes.js'
 
 const BODY_BYTES = 256 * 1024
 const REQUEST_MS = 30_000
+const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE']
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
 
@@ -65,6 +66,13 @@ export async function buildApi(
       request.log.error({ err: error }, 'request failed')
       return reply.code(500).send(failure(500, 'INTERNAL', 'Something went wrong'))
     }
+    // a QUERY without a body: no call of ours takes that method
+    if (error.code === 'FST_ERR_ROUTE_MISSING_CONTENT_TYPE') {
+      return reply
+        .code(405)
+        .header('allow', 'GET, HEAD, POST')
+        .send(failure(405, 'METHOD_NOT_ALLOWED', `No call takes ${request.method}`))
+    }
     const part = error.validationContext
     const isBody = part === 'body' || error.code === 'FST_ERR_CTP_EMPTY_JSON_BODY'
     if (isBody) {
@@ -92,6 +100,12 @@ export async function buildApi(
   })
   await app.register(swaggerUi, { routePrefix: '/docs' })
   app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger())
+  const methods = new Map<string, Set<string>>()
+  app.addHook('onRoute', ({ url, method }) => {
+    const own = methods.get(url) ?? new Set()
+    for (const one of [method].flat()) own.add(one)
+    methods.set(url, own)
+  })
   addHealthRoutes(app, checks, HEALTH)
 
   await app.register(async (calls) => {
@@ -116,5 +130,18 @@ export async function buildApi(
     }
     addRoutes(calls)
   })
+  for (const [url, own] of [...methods]) {
+    const allow = [...own].join(', ')
+    app.route({
+      method: METHODS.filter((method) => !own.has(method)),
+      url,
+      schema: { hide: true },
+      handler: async (_request, reply) =>
+        reply
+          .code(405)
+          .header('allow', allow)
+          .send(failure(405, 'METHOD_NOT_ALLOWED', `This call takes ${allow}`)),
+    })
+  }
   return app
 }

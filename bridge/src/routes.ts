@@ -10,6 +10,7 @@ import type { Presence } from './presence.js'
 
 const MAX_IDEMPOTENCY_KEYS = 10_000
 const MAX_WAIT_MS = 60_000
+const MAX_TTL_MS = 86_400_000
 
 /** An answer that is an error: Fastify's own shape, `code` is what programs look at. */
 export const errorSchema = z
@@ -20,6 +21,7 @@ const REASONS: Record<number, string> = {
   400: 'Bad Request',
   401: 'Unauthorized',
   404: 'Not Found',
+  405: 'Method Not Allowed',
   409: 'Conflict',
   413: 'Content Too Large',
   415: 'Unsupported Media Type',
@@ -40,13 +42,14 @@ export const failure = (statusCode: number, code: string, message: string): z.in
 const deviceParams = z.object({
   deviceId: z
     .string()
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it excludes
+    .regex(/^[^\u0000-\u001f\u007f-\u009f/+#]{1,256}$/)
     .refine(isDeviceId, 'A device id is one topic level of 1 to 256 bytes without control characters'),
 })
 const duration = z
   .string()
-  .regex(/^\d{1,6}(ms|s|m)$/, 'must be a duration such as 500ms, 5s or 2m')
+  .regex(/^[1-9]\d{0,5}(ms|s|m)$/, 'must be a duration such as 500ms, 5s or 2m')
   .transform((text) => Number.parseInt(text, 10) * (text.endsWith('ms') ? 1 : text.endsWith('s') ? 1000 : 60_000))
-  .pipe(z.number().min(1).max(86_400_000))
 const deviceSchema = z
   .object({
     device_id: z.string(),
@@ -130,7 +133,7 @@ export function addRoutes(
         body: commandSchema,
         querystring: z.object({
           wait: duration.optional().describe("Waits so long for the device's own reply, at most 60s"),
-          ttl: duration.optional().describe('The broker drops the command after this time'),
+          ttl: duration.optional().describe('The broker drops the command after this time, a day at most'),
         }),
         headers: z.looseObject({
           'idempotency-key': z.string().min(1).max(200).optional().describe('The same key never sends twice'),
@@ -154,7 +157,7 @@ export function addRoutes(
     async ({ params: { deviceId }, body, query, headers }, reply) => {
       const text = body as unknown as string
       const key = headers['idempotency-key']
-      const run = () => deliver(deviceId, text, query.ttl ?? defaultTtlMs, query.wait)
+      const run = () => deliver(deviceId, text, Math.min(query.ttl ?? defaultTtlMs, MAX_TTL_MS), query.wait)
       if (key === undefined) return answer(reply, await run())
       const request = `${deviceId}\n${text}`
       const before = answered.get(key)
