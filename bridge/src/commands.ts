@@ -5,7 +5,7 @@ import { isDeviceId } from '@iot/shared/contract'
 import type { MqttClient } from 'mqtt'
 import type { Logger } from 'pino'
 import { Counter } from 'prom-client'
-import { createMqttLink } from './mqtt-link.js'
+import { type Broker, createMqttLink } from './mqtt-link.js'
 
 const hellos = new Counter({ name: 'iot_hello_messages_total', help: 'hello messages', labelNames: ['outcome'] })
 const replies = new Counter({ name: 'iot_command_replies_total', help: "devices' replies", labelNames: ['outcome'] })
@@ -26,7 +26,7 @@ export type ControlConnection = {
 }
 
 export function createControlConnection(
-  options: { url: string; clientId: string; prefix: string; timeoutMs: number; stallMs: number },
+  options: { broker: Broker; clientId: string; prefix: string; timeoutMs: number; stallMs: number },
   onHello: (deviceId: string) => void,
   onReply: (deviceId: string, payload: Buffer) => boolean,
   logger: Logger,
@@ -38,7 +38,7 @@ export function createControlConnection(
   const link = createMqttLink(
     {
       name: 'control',
-      url: options.url,
+      broker: options.broker,
       clientId: options.clientId,
       topics: [`${options.prefix}/+/hello`, `${options.prefix}/+/commands/ack`],
       stallMs: options.stallMs,

@@ -1,10 +1,15 @@
 // The bridge's configuration: every environment variable it knows, with its default and bounds.
-import { ConfigError, commonSchema, integer, url } from '@iot/shared/config'
+import { ConfigError, commonSchema, integer, pemFile, url } from '@iot/shared/config'
 import { z } from 'zod'
 
 export const bridgeSchema = {
   ...commonSchema,
   MQTT_URL: url('mqtt://broker.hivemq.com:1883', ['mqtt', 'mqtts', 'ws', 'wss', 'tcp', 'ssl']),
+  MQTT_USERNAME: z.string().optional(),
+  MQTT_PASSWORD: z.string().optional(),
+  MQTT_CA_FILE: pemFile(),
+  MQTT_CERT_FILE: pemFile(),
+  MQTT_KEY_FILE: pemFile(),
   MQTT_CLIENT_ID: z
     .string()
     .regex(/^[^+#\s]{1,200}$/, 'must be 1 to 200 characters without spaces, + and #')

@@ -36,7 +36,7 @@ async function main() {
   const [verb] = positionals
   if (verb !== 'list' && verb !== 'replay') throw new UsageError('say list or replay')
   const config = loadConfig(bridgeSchema, process.env)
-  const kafka = createKafka('dlq', config.KAFKA_BROKERS, pino({ level: 'silent' }))
+  const kafka = createKafka('dlq', config, pino({ level: 'silent' }))
   const isWanted = (letter: Letter) =>
     (flags.reason === undefined || letter.header('reason') === flags.reason) &&
     (flags.offset === undefined || letter.offset === flags.offset)

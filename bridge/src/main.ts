@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { loadConfig } from '@iot/shared/config'
+import { given, loadConfig } from '@iot/shared/config'
 import { createKafka, ensureTopics } from '@iot/shared/kafka'
 import { runService } from '@iot/shared/lifecycle'
 import { createPublisher } from '@iot/shared/publisher'
@@ -25,15 +25,25 @@ runService(
     return config
   },
   async (config, logger, lifecycle) => {
-    const { MQTT_URL: url, MQTT_TOPIC_PREFIX: prefix, KAFKA_TOPIC: topic } = config
+    const { MQTT_TOPIC_PREFIX: prefix, KAFKA_TOPIC: topic } = config
+    const broker = {
+      url: config.MQTT_URL,
+      ...given({
+        username: config.MQTT_USERNAME,
+        password: config.MQTT_PASSWORD,
+        ca: config.MQTT_CA_FILE,
+        cert: config.MQTT_CERT_FILE,
+        key: config.MQTT_KEY_FILE,
+      }),
+    }
     const stallMs = config.MQTT_STALL_TIMEOUT_MS
     const clientId = config.MQTT_CLIENT_ID ?? keptClientId(config.DATA_DIR)
-    const kafka = createKafka(SERVICE, config.KAFKA_BROKERS, logger)
+    const kafka = createKafka(SERVICE, config, logger)
     const publisher = createPublisher(kafka, topic, SERVICE, logger)
     const presence = createPresence(config.DEVICE_OFFLINE_TIMEOUT, config.MAX_ONLINE_DEVICES)
 
     const source = createMqttSource(
-      { url, clientId, topic: `${prefix}/+/data`, maxInFlight: config.MAX_IN_FLIGHT, stallMs },
+      { broker, clientId, topic: `${prefix}/+/data`, maxInFlight: config.MAX_IN_FLIGHT, stallMs },
       ({ topic: from, payload }, stored) => {
         const deviceId = deviceIdOf(from, prefix)
         const original = payload as Buffer
@@ -45,7 +55,7 @@ runService(
     )
     const records = createCommandRecords()
     const control = createControlConnection(
-      { url, clientId: `${clientId}-control`, prefix, timeoutMs: config.COMMAND_TIMEOUT_MS, stallMs },
+      { broker, clientId: `${clientId}-control`, prefix, timeoutMs: config.COMMAND_TIMEOUT_MS, stallMs },
       presence.seen,
       records.reply,
       logger,

@@ -3,7 +3,7 @@
 //
 // A connection that looks alive and brings nothing is found by a canary: when nothing has arrived for a while, a message
 // to a topic of the connection's own must come back. When that stays away too, the client is built anew.
-import mqtt, { type ISubscriptionMap, type MqttClient } from 'mqtt'
+import mqtt, { type IClientOptions, type ISubscriptionMap, type MqttClient } from 'mqtt'
 import type { Logger } from 'pino'
 import { Counter } from 'prom-client'
 
@@ -27,10 +27,13 @@ const connects = new Counter({
   labelNames: ['connection'],
 })
 
+/** Where the broker is and what it is shown; certificates and keys are PEM text. */
+export type Broker = { url: string } & Pick<IClientOptions, 'username' | 'password' | 'ca' | 'cert' | 'key'>
+
 export type LinkOptions = {
   /** Names the connection in logs and metrics. */
   name: string
-  url: string
+  broker: Broker
   clientId: string
   topics: string[]
   /** How long nothing may arrive, the canary included, before the client is built anew; 0 for ever. */
@@ -64,7 +67,8 @@ export type MqttLink = {
 }
 
 export function createMqttLink(options: LinkOptions, events: LinkEvents, logger: Logger): MqttLink {
-  const { name, url, clientId, topics, stallMs, session } = options
+  const { name, broker, clientId, topics, stallMs, session } = options
+  const { url, ...credentials } = broker
   const canaryTopic = `${clientId}/canary`
   let client: MqttClient | undefined
   let protocolVersion: 4 | 5 = 5
@@ -117,6 +121,7 @@ export function createMqttLink(options: LinkOptions, events: LinkEvents, logger:
 
   const connect = () => {
     const own = mqtt.connect(url, {
+      ...credentials,
       clientId,
       protocolVersion,
       clean: !session,

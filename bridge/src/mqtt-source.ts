@@ -11,7 +11,7 @@ import type { IPublishPacket } from 'mqtt'
 import type { Logger } from 'pino'
 import { Counter, Gauge } from 'prom-client'
 import { type Delivery, deferAcknowledgements } from './deferred-ack.js'
-import { createMqttLink } from './mqtt-link.js'
+import { type Broker, createMqttLink } from './mqtt-link.js'
 
 const HOLD_MS = 10_000
 const SESSION_EXPIRY_S = 7 * 86_400
@@ -43,7 +43,7 @@ export type MqttSource = {
  * @param handle stores one message and calls back when that is done, in the order of the calls
  */
 export function createMqttSource(
-  options: { url: string; clientId: string; topic: string; maxInFlight: number; stallMs: number },
+  options: { broker: Broker; clientId: string; topic: string; maxInFlight: number; stallMs: number },
   handle: (packet: IPublishPacket, stored: () => void) => void,
   logger: Logger,
 ): MqttSource {
@@ -137,7 +137,7 @@ export function createMqttSource(
   const link = createMqttLink(
     {
       name: 'ingestion',
-      url: options.url,
+      broker: options.broker,
       clientId: options.clientId,
       topics: [options.topic],
       stallMs: options.stallMs,

@@ -1,11 +1,14 @@
 // The consumer's configuration: every environment variable it knows, with its default and bounds.
-import { commonSchema, integer, url } from '@iot/shared/config'
+import { commonSchema, integer, pemFile, url } from '@iot/shared/config'
 import { z } from 'zod'
 
 export const consumerSchema = {
   ...commonSchema,
   KAFKA_GROUP_ID: z.string().default('kafka-redis-consumer'),
   REDIS_URL: url('redis://127.0.0.1:6379', ['redis', 'rediss']),
+  REDIS_USERNAME: z.string().optional(),
+  REDIS_PASSWORD: z.string().optional(),
+  REDIS_CA_FILE: pemFile(),
   REDIS_DURABILITY: z.enum(['server', 'fsync']).default('server'),
   BATCH_SIZE: integer(500, 1, 10_000),
   BATCH_INTERVAL_MS: integer(10, 0, 600_000),

@@ -16,6 +16,7 @@ const SESSION_TIMEOUT_MS = 10_000 // after a restart of Kafka the group waits th
 const REBALANCE_TIMEOUT_MS = 30_000
 const HEARTBEAT_MS = 2000
 const LAG_MS = 5000
+const REOPEN_MS = 1000
 const FETCH_WAIT_MS = 1000
 const FETCH_BYTES = 262_144 // a fetch becomes many times its size in objects; a larger record still comes
 
@@ -202,7 +203,7 @@ export function createKafkaSource(
       lastProblem = payload.error.message
       if (payload.restart || draining) return
       // kafkajs gives up on errors of Kafka's that it does not know as passing, and on ours
-      if (payload.error.name.startsWith('KafkaJS')) consume().catch(onFatal)
+      if (payload.error.name.startsWith('KafkaJS')) setTimeout(() => consume().catch(onFatal), REOPEN_MS)
       else onFatal(payload.error)
     })
     return made

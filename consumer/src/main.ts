@@ -1,5 +1,5 @@
 // The consumer: Kafka in, Redis out, offsets committed after. Wiring only.
-import { loadConfig } from '@iot/shared/config'
+import { given, loadConfig } from '@iot/shared/config'
 import type { DeadLetter } from '@iot/shared/contract'
 import { addHealthRoutes } from '@iot/shared/health'
 import { createKafka } from '@iot/shared/kafka'
@@ -19,11 +19,16 @@ runService(
   () => loadConfig(consumerSchema, process.env),
   async (config, logger, lifecycle) => {
     const { KAFKA_TOPIC: topic, KAFKA_GROUP_ID: groupId } = config
-    const kafka = createKafka(SERVICE, config.KAFKA_BROKERS, logger)
+    const kafka = createKafka(SERVICE, config, logger)
     const publisher = createPublisher(kafka, topic, SERVICE, logger)
     const sink = createRedisSink(
       {
         url: config.REDIS_URL,
+        access: given({
+          username: config.REDIS_USERNAME,
+          password: config.REDIS_PASSWORD,
+          tls: config.REDIS_CA_FILE === undefined ? undefined : { ca: config.REDIS_CA_FILE },
+        }),
         retentionSeconds: config.HISTORY_RETENTION_SECONDS,
         durability: config.REDIS_DURABILITY,
       },

@@ -5,7 +5,7 @@
 // later, has a lower offset in the same partition and no newer timestamp.
 import { createHash } from 'node:crypto'
 import { historyKey, lastStateKey, updatesChannel } from '@iot/shared/contract'
-import { Redis } from 'ioredis'
+import { Redis, type RedisOptions } from 'ioredis'
 import type { Logger } from 'pino'
 import { Counter, Gauge, Histogram } from 'prom-client'
 import type { DeviceWork } from './batch.js'
@@ -87,7 +87,13 @@ export type RedisSink = {
 }
 
 export function createRedisSink(
-  options: { url: string; retentionSeconds: number; durability: 'server' | 'fsync' },
+  options: {
+    url: string
+    /** What the server is shown; `tls` holds the certificate to trust, PEM text. */
+    access: Pick<RedisOptions, 'username' | 'password' | 'tls'>
+    retentionSeconds: number
+    durability: 'server' | 'fsync'
+  },
   logger: Logger,
 ): RedisSink {
   const { url, retentionSeconds } = options
@@ -95,6 +101,7 @@ export function createRedisSink(
   let lastProblem = ''
   const connection = () => {
     const made = new Redis(url, {
+      ...options.access,
       lazyConnect: true,
       maxRetriesPerRequest: 0,
       enableOfflineQueue: false,

@@ -1,5 +1,6 @@
 // What the data path stands on and no library documents: a new version that behaves otherwise fails here first.
 import { deferAcknowledgements } from '@iot/bridge/deferred-ack'
+import { commonSchema, loadConfig } from '@iot/shared/config'
 import { createKafka } from '@iot/shared/kafka'
 import mqtt from 'mqtt'
 import { pino } from 'pino'
@@ -43,7 +44,11 @@ test('MQTT.js reads on without a PUBACK and sends it when asked, in the order as
 })
 
 test('an idle Kafka connection sets no timers again and again', async () => {
-  const kafka = createKafka('idle', [`127.0.0.1:${inject('kafkaPort')}`], pino({ level: 'silent' }))
+  const kafka = createKafka(
+    'idle',
+    loadConfig(commonSchema, { KAFKA_BROKERS: `127.0.0.1:${inject('kafkaPort')}` }),
+    pino({ level: 'silent' }),
+  )
   const admin = kafka.admin()
   await admin.connect()
   closers.push(() => admin.disconnect())

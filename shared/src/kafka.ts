@@ -1,8 +1,9 @@
 // The Kafka client as both services use it: pino logs, Java's partitioner, topics made when missing,
 // and a mend for kafkajs's idle timer.
 import { createRequire } from 'node:module'
-import kafkajs, { type ICustomPartitioner, type Kafka as KafkaClient, logLevel } from 'kafkajs'
+import kafkajs, { type ICustomPartitioner, type Kafka as KafkaClient, logLevel, type SASLOptions } from 'kafkajs'
 import type { Logger } from 'pino'
+import type { CommonConfig } from './config.js'
 import { deadLetterTopic } from './contract.js'
 import { backoffMs } from './lifecycle.js'
 
@@ -32,10 +33,14 @@ prototype.scheduleCheckPendingRequests = function schedule(this: RequestQueue) {
 }
 
 /** A client that tries each request a few times only: whoever uses it decides what a failure means. */
-export function createKafka(clientId: string, brokers: string[], logger: Logger): KafkaClient {
+export function createKafka(clientId: string, config: CommonConfig, logger: Logger): KafkaClient {
+  const { KAFKA_CA_FILE: ca, KAFKA_CERT_FILE: cert, KAFKA_KEY_FILE: key } = config
+  const { KAFKA_SASL_MECHANISM: mechanism, KAFKA_USERNAME: username, KAFKA_PASSWORD: password } = config
   return new Kafka({
     clientId,
-    brokers,
+    brokers: config.KAFKA_BROKERS,
+    ...(config.KAFKA_TLS ? { ssl: { ...(ca && { ca }), ...(cert && { cert }), ...(key && { key }) } } : {}),
+    ...(mechanism ? { sasl: { mechanism, username, password } as SASLOptions } : {}),
     connectionTimeout: 3000,
     requestTimeout: 10_000,
     retry: { initialRetryTime: 100, maxRetryTime: 1000, retries: 2 },
