@@ -30,7 +30,10 @@ COPY --from=build /app/shared/package.json shared/
 COPY --from=build /app/shared/dist shared/dist
 COPY --from=build /app/${SERVICE}/package.json ${SERVICE}/
 COPY --from=build /app/${SERVICE}/dist ${SERVICE}/dist
-RUN mkdir /data && chown node:node /data
+# what only builds need is not there to be used by anybody
+RUN rm -rf /usr/local/lib/node_modules /usr/local/bin/npm /usr/local/bin/npx /usr/local/bin/corepack /opt/yarn* \
+  /usr/local/bin/yarn /usr/local/bin/yarnpkg \
+  && mkdir /data && chown node:node /data
 USER node
 # exec, so that the service is process 1 and gets the signals itself
 ENTRYPOINT ["/bin/sh", "-c", "exec node ${SERVICE}/dist/main.js \"$@\"", "node"]
