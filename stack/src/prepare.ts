@@ -14,16 +14,23 @@ const PROGRAMS = [
 export const root = join(import.meta.dirname, '..', '..')
 export const kafkaLib = join(root, '.local', 'kafka', 'lib')
 
-const missing = () => PROGRAMS.filter(({ program }) => spawnSync('sh', ['-c', `command -v ${program}`]).status !== 0)
+type Program = (typeof PROGRAMS)[number]
+const missing = (wanted: Program[]) =>
+  wanted.filter(({ program }) => spawnSync('sh', ['-c', `command -v ${program}`]).status !== 0)
 
 /**
- * Installs or names what is missing, and fetches Kafka's jars once.
+ * Makes sure of programs: installs what is missing as root on Debian, else names it.
  * @throws {Error} with the exact command to run where it cannot install by itself
  */
-export function prepare(say: (line: string) => void): void {
+export function ensurePrograms(wanted: Program[], say: (line: string) => void): void {
   process.env.PATH = `${process.env.PATH}:/usr/sbin:/usr/local/sbin`
-  const lacking = missing()
+  const lacking = missing(wanted)
   if (lacking.length > 0) install(lacking, say)
+}
+
+/** Makes sure of what the servers need, and fetches Kafka's jars once. @throws as `ensurePrograms` */
+export function prepare(say: (line: string) => void): void {
+  ensurePrograms(PROGRAMS, say)
   if (existsSync(kafkaLib)) return
   say('fetching Apache Kafka with Maven (54 MB, once) ...')
   const partial = join(root, '.local', 'kafka', `lib-${process.pid}`)
@@ -46,7 +53,7 @@ export function prepare(say: (line: string) => void): void {
   }
 }
 
-function install(lacking: typeof PROGRAMS, say: (line: string) => void): void {
+function install(lacking: Program[], say: (line: string) => void): void {
   const names = lacking.map(({ apt }) => apt)
   if (process.getuid?.() === 0 && existsSync('/usr/bin/apt-get')) {
     say(`installing ${names.join(', ')} with apt-get ...`)
@@ -56,7 +63,7 @@ function install(lacking: typeof PROGRAMS, say: (line: string) => void): void {
       const { status, stderr } = spawnSync('apt-get', ['-qq', ...args], { encoding: 'utf8', env })
       if (status !== 0) say(stderr)
     }
-    if (missing().length === 0) return
+    if (missing(lacking).length === 0) return
   }
   const command =
     process.platform === 'darwin'
