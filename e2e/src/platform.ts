@@ -8,12 +8,19 @@ import { join } from 'node:path'
 import { root } from '@iot/stack/prepare'
 import { freePort } from '@iot/stack/servers'
 import { Redis } from 'ioredis'
-import kafkajs, { type Admin, type Kafka as KafkaClient, type KafkaMessage } from 'kafkajs'
-import mqtt, { type MqttClient } from 'mqtt'
+import kafkajs, { type Admin, type Kafka as KafkaClient, type KafkaConfig, type KafkaMessage } from 'kafkajs'
+import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
 
 const { Kafka, logLevel } = kafkajs
 
 export type Ports = { kafka: number; redis: number; mqtt: number }
+/** How the servers are reached, where it takes more than a port. */
+export type Access = {
+  env: NodeJS.ProcessEnv
+  kafka: Partial<KafkaConfig>
+  redis: { username: string; password: string; tls: { ca: string } }
+  mqtt: IClientOptions
+}
 export type Service = {
   url: string
   /** Starts it and waits until it lives; `env` goes on top of what it was made with. */
@@ -59,7 +66,7 @@ export async function eventually<T>(
 }
 
 /** A platform of its own on the given servers. Nothing is started yet. */
-export async function createPlatform(ports: Ports) {
+export async function createPlatform(ports: Ports, access?: Access) {
   const run = randomBytes(5).toString('hex')
   const prefix = `devices-${run}`
   const topic = `iot-data-${run}`
@@ -86,7 +93,7 @@ export async function createPlatform(ports: Ports) {
       async start(extra = {}) {
         const log = openSync(logFile, 'a')
         const own = spawn(process.execPath, [join(root, name, 'dist', 'main.js')], {
-          env: { PATH: process.env.PATH, ...common, ...env, ...extra, [portVariable]: String(port) },
+          env: { PATH: process.env.PATH, ...common, ...env, ...access?.env, ...extra, [portVariable]: String(port) },
           stdio: ['ignore', log, log],
         })
         child = own
@@ -132,9 +139,9 @@ export async function createPlatform(ports: Ports) {
     })
   const consumer = await newConsumer()
 
-  const redis = new Redis(ports.redis, '127.0.0.1', { maxRetriesPerRequest: null })
+  const redis = new Redis(ports.redis, '127.0.0.1', { maxRetriesPerRequest: null, ...access?.redis })
   redis.on('error', () => {})
-  const kafka = new Kafka({ brokers: [common.KAFKA_BROKERS], logLevel: logLevel.NOTHING })
+  const kafka = new Kafka({ brokers: [common.KAFKA_BROKERS], logLevel: logLevel.NOTHING, ...access?.kafka })
   closers.push(() => redis.disconnect())
 
   return {
@@ -149,7 +156,10 @@ export async function createPlatform(ports: Ports) {
     id: (name: string) => `${name}-${run}`,
     /** A device's own connection. */
     async device(): Promise<MqttClient> {
-      const client = await mqtt.connectAsync(`mqtt://127.0.0.1:${ports.mqtt}`, { reconnectPeriod: 200 })
+      const client = await mqtt.connectAsync(access?.env.MQTT_URL ?? `mqtt://127.0.0.1:${ports.mqtt}`, {
+        reconnectPeriod: 200,
+        ...access?.mqtt,
+      })
       client.on('error', () => {})
       closers.push(() => client.end(true))
       return client

@@ -11,6 +11,8 @@ export type TcpProxy = {
   /** The port that it forwards to; may be set after the proxy's own is known. */
   target: number
   shape: Shape
+  /** How many connections were made to it. */
+  connections: number
   /** Forwards nothing more that way, on any connection, new ones included; nobody is told. */
   stall(direction: Direction): void
   /** What was held back goes on. */
@@ -46,6 +48,7 @@ export async function createProxy(target = 0): Promise<TcpProxy> {
   }
 
   const server = createServer({ noDelay: true }, (client) => {
+    proxy.connections++
     const upstream = connect({ host: '127.0.0.1', port: proxy.target, noDelay: true })
     for (const socket of [client, upstream]) {
       sockets.add(socket)
@@ -61,6 +64,7 @@ export async function createProxy(target = 0): Promise<TcpProxy> {
     port: (server.address() as { port: number }).port,
     target,
     shape: {},
+    connections: 0,
     stall(direction) {
       stalled.add(direction)
       healing = new Promise((resolve) => {

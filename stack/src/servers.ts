@@ -5,6 +5,7 @@ import { randomUUID } from 'node:crypto'
 import { existsSync, mkdirSync, openSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
+import { connect as connectTls } from 'node:tls'
 import { kafkaLib } from './prepare.js'
 
 const START_MS = 60_000
@@ -103,6 +104,21 @@ export const isRedisUp = (port: number): Promise<boolean> =>
 export const isMosquittoUp = (port: number): Promise<boolean> =>
   answers(port, Buffer.from([0x10, 12, 0, 4, 0x4d, 0x51, 0x54, 0x54, 4, 2, 0, 10, 0, 0]), (reply) => reply[0] === 0x20)
 
+/** Whether a server on `port` of loopback does its half of a TLS handshake; whose certificate it has does not matter. */
+export function isTlsUp(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const end = (up: boolean) => {
+      socket.destroy()
+      resolve(up)
+    }
+    const options = { host: '127.0.0.1', port, rejectUnauthorized: false, timeout: 1000 }
+    const socket = connectTls(options, () => end(true))
+    socket.once('error', () => end(false))
+    socket.once('timeout', () => end(false))
+    socket.once('close', () => end(false))
+  })
+}
+
 /** Whether `port` on loopback answers `send` with what `isExpected` accepts. */
 function answers(port: number, send: string | Buffer, isExpected: (reply: Buffer) => boolean): Promise<boolean> {
   return new Promise((resolve) => {
@@ -141,8 +157,20 @@ export function isFree(port: number, host = '127.0.0.1'): Promise<boolean> {
 /**
  * Apache Kafka, one node, KRaft.
  * @param advertised the port that clients are told to use, where a proxy stands before the server
+ * @param access another protocol for clients than PLAINTEXT, with its properties and the arguments for `format`
  */
-export async function startKafka(port: number, dataDir: string, advertised = port): Promise<Server> {
+export async function startKafka(
+  port: number,
+  dataDir: string,
+  advertised = port,
+  access: { protocol: string; properties: string[]; format: string[]; isUp: typeof isKafkaUp } = {
+    protocol: 'PLAINTEXT',
+    properties: [],
+    format: [],
+    isUp: isKafkaUp,
+  },
+): Promise<Server> {
+  const { protocol } = access
   const dir = join(dataDir, 'kafka')
   const logs = join(dir, 'data')
   mkdirSync(dir, { recursive: true })
@@ -153,10 +181,11 @@ export async function startKafka(port: number, dataDir: string, advertised = por
     `process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:${controller}
-listeners=PLAINTEXT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:${advertised}
+listeners=${protocol}://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controller}
+advertised.listeners=${protocol}://127.0.0.1:${advertised}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,${protocol}:${protocol}
+inter.broker.listener.name=${protocol}
 log.dirs=${logs}
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=4
@@ -167,15 +196,17 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 auto.create.topics.enable=false
+${access.properties.join('\n')}
 `,
   )
   const java = ['java', '-Xmx512m', '-cp', `${kafkaLib}/*`]
   if (!existsSync(join(logs, 'meta.properties'))) {
-    const [program = '', ...args] = [...java, 'kafka.tools.StorageTool', 'format', '-t', kafkaId(), '-c', properties]
+    const format = ['kafka.tools.StorageTool', 'format', '-t', kafkaId(), '-c', properties, ...access.format]
+    const [program = '', ...args] = [...java, ...format]
     execFileSync(program, args, { stdio: 'ignore' })
   }
   return startProcess('Kafka', port, join(dir, 'kafka.log'), [...java, 'kafka.Kafka', properties], () =>
-    isKafkaUp(port),
+    access.isUp(port),
   )
 }
 
@@ -183,7 +214,7 @@ auto.create.topics.enable=false
 const kafkaId = () => Buffer.from(`0${randomUUID().replaceAll('-', '').slice(1)}`, 'hex').toString('base64url')
 
 /** Redis with its append-only file on; `REDIS_SERVER` names another program, such as valkey-server. @param options further options, as on its command line */
-export function startRedis(port: number, dataDir: string, options: string[] = []): Promise<Server> {
+export function startRedis(port: number, dataDir: string, options: string[] = [], isUp = isRedisUp): Promise<Server> {
   const dir = join(dataDir, 'redis')
   mkdirSync(dir, { recursive: true })
   const args = [
@@ -204,12 +235,17 @@ export function startRedis(port: number, dataDir: string, options: string[] = []
     port,
     join(dir, 'redis.log'),
     [process.env.REDIS_SERVER || 'redis-server', ...args],
-    () => isRedisUp(port),
+    () => isUp(port),
   )
 }
 
-/** Mosquitto with persistent sessions. */
-export function startMosquitto(port: number, dataDir: string): Promise<Server> {
+/** Mosquitto with persistent sessions. @param settings further lines of its configuration, about the listener first */
+export function startMosquitto(
+  port: number,
+  dataDir: string,
+  settings: string[] = [],
+  isUp = isMosquittoUp,
+): Promise<Server> {
   const dir = join(dataDir, 'mosquitto')
   mkdirSync(dir, { recursive: true })
   const config = join(dir, 'mosquitto.conf')
@@ -222,9 +258,8 @@ export function startMosquitto(port: number, dataDir: string): Promise<Server> {
     'max_queued_messages 1000000',
     'max_inflight_messages 0',
     ...(process.getuid?.() === 0 ? ['user root'] : []),
+    ...settings,
   ]
   writeFileSync(config, `${lines.join('\n')}\n`)
-  return startProcess('Mosquitto', port, join(dir, 'mosquitto.log'), ['mosquitto', '-c', config], () =>
-    isMosquittoUp(port),
-  )
+  return startProcess('Mosquitto', port, join(dir, 'mosquitto.log'), ['mosquitto', '-c', config], () => isUp(port))
 }
