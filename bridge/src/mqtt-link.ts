@@ -3,6 +3,7 @@
 //
 // A connection that looks alive and brings nothing is found by a canary: when nothing has arrived for a while, a message
 // to a topic of the connection's own must come back. When that stays away too, the client is built anew.
+import { describe } from '@iot/shared/errors'
 import mqtt, { type IClientOptions, type ISubscriptionMap, type MqttClient } from 'mqtt'
 import type { Logger } from 'pino'
 import { Counter } from 'prom-client'
@@ -138,7 +139,7 @@ export function createMqttLink(options: LinkOptions, events: LinkEvents, logger:
       queueQoSZero: false,
     })
     client = own
-    let lastProblem = ''
+    const told = new Set<string>() // since the last connection: a broker may end a handshake in more than one way
     events.attach(own)
     own.on('packetreceive', (packet) => {
       if (packet.cmd !== 'publish') return
@@ -149,7 +150,7 @@ export function createMqttLink(options: LinkOptions, events: LinkEvents, logger:
       if (client === own) lost()
     })
     own.on('connect', () => {
-      lastProblem = ''
+      told.clear()
       connects.inc({ connection: name })
       subscribe(own)
     })
@@ -167,9 +168,9 @@ export function createMqttLink(options: LinkOptions, events: LinkEvents, logger:
         protocolVersion = 4
         link.leave()
         connect()
-      } else if (error.message !== lastProblem) {
-        lastProblem = error.message
-        logger.warn({ connection: name, error: error.message || String(code) }, 'broker not reached, trying on')
+      } else if (!told.has(describe(error))) {
+        told.add(describe(error))
+        logger.warn({ connection: name, error: describe(error) }, 'broker not reached, trying on')
       }
     })
   }

@@ -5,6 +5,7 @@
 // At every new generation of the group the lanes forget what they hold: it is read again from the committed offset,
 // by whoever owns the partition then.
 
+import { describe } from '@iot/shared/errors'
 import type { KafkaClient } from '@iot/shared/kafka'
 import { backoffMs, drained } from '@iot/shared/lifecycle'
 import type { Consumer } from 'kafkajs'
@@ -197,10 +198,9 @@ export function createKafkaSource(
       })
     made.on('consumer.crash', ({ payload }) => {
       joined = false
-      if (lastProblem !== payload.error.message) {
-        logger.warn({ error: payload.error.message, restart: payload.restart }, 'Kafka consumer failed')
-      }
-      lastProblem = payload.error.message
+      const problem = describe(payload.error)
+      if (lastProblem !== problem) logger.warn({ error: problem, restart: payload.restart }, 'Kafka consumer failed')
+      lastProblem = problem
       if (payload.restart || draining) return
       // kafkajs gives up on errors of Kafka's that it does not know as passing, and on ours
       if (payload.error.name.startsWith('KafkaJS')) setTimeout(() => consume().catch(onFatal), REOPEN_MS)
@@ -220,7 +220,7 @@ export function createKafkaSource(
         break
       } catch (err) {
         await made.disconnect().catch(() => {})
-        lastProblem = (err as Error).message
+        lastProblem = describe(err)
         if (attempt % 20 === 0) logger.warn({ error: lastProblem }, 'waiting for Kafka')
         await new Promise((resolve) => setTimeout(resolve, backoffMs(attempt)))
       }

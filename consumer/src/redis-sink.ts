@@ -5,6 +5,7 @@
 // later, has a lower offset in the same partition and no newer timestamp.
 import { createHash } from 'node:crypto'
 import { historyKey, lastStateKey, updatesChannel } from '@iot/shared/contract'
+import { describe } from '@iot/shared/errors'
 import { Redis, type RedisOptions } from 'ioredis'
 import type { Logger } from 'pino'
 import { Counter, Gauge, Histogram } from 'prom-client'
@@ -112,9 +113,9 @@ export function createRedisSink(
       retryStrategy: (times) => Math.min(times * 100, 2000),
     })
     made.on('error', (error) => {
-      if (error.message !== lastProblem)
-        logger.warn({ error: error.message || String(error) }, 'Redis not reached, trying on')
-      lastProblem = error.message
+      const problem = describe(error)
+      if (problem !== lastProblem) logger.warn({ error: problem }, 'Redis not reached, trying on')
+      lastProblem = problem
     })
     return made
   }

@@ -7,6 +7,11 @@ import { expect, test } from 'vitest'
 test.each([
   ['bridge', { DEVICE_OFFLINE_TIMEOUT: 'soon', MQTT_URL: 'broker:1883' }, ['MQTT_URL', 'DEVICE_OFFLINE_TIMEOUT']],
   ['consumer', { BATCH_SIZE: '0', REDIS_URL: 'localhost' }, ['REDIS_URL', 'BATCH_SIZE']],
+  [
+    'consumer',
+    { REDIS_PASSWORD_FILE: '/absent', REDIS_CA_FILE: '/absent', REDIS_URL: 'rediss://127.0.0.1' },
+    ['REDIS_PASSWORD_FILE', 'REDIS_CA_FILE'],
+  ],
 ])('%s', (service, env, named) => {
   const main = join(root, service, 'dist', 'main.js')
   const { status, stdout, stderr } = spawnSync(process.execPath, [main], { env: { ...env }, encoding: 'utf8' })

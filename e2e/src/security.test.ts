@@ -1,12 +1,13 @@
 // Encrypted and authenticated connections on all three hops: readings flow; a wrong password or a certificate that is
 // not trusted is said once and without the secret, the service lives on, is not ready, and gets through once it may.
-import { execFileSync } from 'node:child_process'
+import { execFile, execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createServer, type Server as TlsServer } from 'node:tls'
+import { promisify } from 'node:util'
 import { assemble, type Cluster } from '@iot/stack/cluster'
-import { prepare } from '@iot/stack/prepare'
+import { prepare, root } from '@iot/stack/prepare'
 import { freePort, isTlsUp, startKafka, startMosquitto, startRedis } from '@iot/stack/servers'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { createPlatform, eventually, type Platform } from './platform.js'
@@ -62,7 +63,7 @@ async function startSecured(wsPort: number): Promise<Cluster> {
       `ssl.keystore.location=${pem('keystore')}`,
       'ssl.truststore.type=PEM',
       `ssl.truststore.location=${pem('ca')}`,
-      'ssl.client.auth=required',
+      'listener.name.sasl_ssl.ssl.client.auth=required', // without the prefix it does not count where there is SASL
     ],
     format: ['256', '512'].flatMap((bits) => ['--add-scram', `SCRAM-SHA-${bits}=[name=iot,password=${PASSWORD}]`]),
     isUp: isTlsUp,
@@ -88,6 +89,7 @@ let wsPort: number
 let proxies: Record<'mqtt' | 'kafka' | 'redis', TcpProxy>
 let impostor: TlsServer
 let impostorPort: number
+let env: NodeJS.ProcessEnv
 
 /** The servers themselves behind the proxies again. */
 const direct = () => {
@@ -114,29 +116,30 @@ beforeAll(async () => {
   const secret = join(dir, 'password')
   writeFileSync(secret, `${PASSWORD}\n`)
   const [ca, cert, own] = [text(pem('ca')), text(pem('client')), text(key('client'))]
+  env = {
+    MQTT_URL: `mqtts://127.0.0.1:${proxies.mqtt.port}`,
+    MQTT_USERNAME: 'bridge',
+    MQTT_PASSWORD: PASSWORD,
+    MQTT_CA_FILE: pem('ca'),
+    MQTT_CERT_FILE: pem('client'),
+    MQTT_KEY_FILE: key('client'),
+    KAFKA_TLS: 'true',
+    KAFKA_CA_FILE: pem('ca'),
+    KAFKA_CERT_FILE: pem('client'),
+    KAFKA_KEY_FILE: key('client'),
+    KAFKA_SASL_MECHANISM: 'plain',
+    KAFKA_USERNAME: 'iot',
+    KAFKA_PASSWORD: PASSWORD,
+    REDIS_URL: `rediss://127.0.0.1:${proxies.redis.port}`,
+    REDIS_USERNAME: 'iot',
+    REDIS_PASSWORD_FILE: secret,
+    REDIS_CA_FILE: pem('ca'),
+    LOG_LEVEL: 'debug',
+  }
   platform = await createPlatform(
     { mqtt: proxies.mqtt.port, kafka: proxies.kafka.port, redis: proxies.redis.port },
     {
-      env: {
-        MQTT_URL: `mqtts://127.0.0.1:${proxies.mqtt.port}`,
-        MQTT_USERNAME: 'bridge',
-        MQTT_PASSWORD: PASSWORD,
-        MQTT_CA_FILE: pem('ca'),
-        MQTT_CERT_FILE: pem('client'),
-        MQTT_KEY_FILE: key('client'),
-        KAFKA_TLS: 'true',
-        KAFKA_CA_FILE: pem('ca'),
-        KAFKA_CERT_FILE: pem('client'),
-        KAFKA_KEY_FILE: key('client'),
-        KAFKA_SASL_MECHANISM: 'plain',
-        KAFKA_USERNAME: 'iot',
-        KAFKA_PASSWORD: PASSWORD,
-        REDIS_URL: `rediss://127.0.0.1:${proxies.redis.port}`,
-        REDIS_USERNAME: 'iot',
-        REDIS_PASSWORD_FILE: secret,
-        REDIS_CA_FILE: pem('ca'),
-        LOG_LEVEL: 'debug',
-      },
+      env,
       kafka: { ssl: { ca, cert, key: own }, sasl: { mechanism: 'plain', username: 'iot', password: PASSWORD } },
       redis: { username: 'iot', password: PASSWORD, tls: { ca } },
       mqtt: { username: 'bridge', password: PASSWORD, ca, cert, key: own },
@@ -162,11 +165,11 @@ const expectNoSecret = (log: string) => {
 
 const started = new Set<string>()
 /** Starts a service and answers what it has logged since, and the warnings in it that `pattern` fits. */
-async function start(name: 'bridge' | 'consumer', env: NodeJS.ProcessEnv = {}) {
+async function start(name: 'bridge' | 'consumer', extra: NodeJS.ProcessEnv = {}) {
   const service = platform[name]
   const before = started.has(name) ? service.log().length : 0
   started.add(name)
-  await service.start(env)
+  await service.start(extra)
   const said = () => service.log().slice(before)
   const warnings = (pattern: RegExp) =>
     said()
@@ -194,10 +197,10 @@ describe('a reading flows through three hops', () => {
         KAFKA_SASL_MECHANISM: 'scram-sha-512',
       }),
     ],
-  ])('%s', async (name, env) => {
+  ])('%s', async (name, extra) => {
     const { prefix, redis, bridge, consumer } = platform
     const id = platform.id(`secure-${name.length}`)
-    await Promise.all([start('bridge', env()), start('consumer', env())])
+    await Promise.all([start('bridge', extra()), start('consumer', extra())])
     await Promise.all([bridge.ready(), consumer.ready()])
     const device = await platform.device()
     await device.publishAsync(`${prefix}/${id}/data`, '{"t":1.10}', { qos: 1 })
@@ -207,6 +210,18 @@ describe('a reading flows through three hops', () => {
   })
 })
 
+test('the dead letters are listed over such a connection too', async () => {
+  const { prefix, topic, bridge } = platform
+  await bridge.start()
+  await bridge.ready()
+  const device = await platform.device()
+  await device.publishAsync(`${prefix}/empty/data`, '', { qos: 1 })
+  await eventually(async () => (await platform.records(1, `${topic}-dlq`)).length === 1, 'the dead letter')
+  const own = { PATH: process.env.PATH, ...env, KAFKA_BROKERS: `127.0.0.1:${proxies.kafka.port}`, KAFKA_TOPIC: topic }
+  const { stdout } = await promisify(execFile)('node', [join(root, 'bridge', 'dist', 'dlq.js'), 'list'], { env: own })
+  expect(stdout).toContain('empty_payload')
+})
+
 const UNTRUSTED = /self-signed certificate in certificate chain|unable to verify the first certificate|unable to get/
 const none = { KAFKA_CERT_FILE: '', KAFKA_KEY_FILE: '' }
 describe('refused: said once, alive, not ready, tries on', () => {
@@ -214,7 +229,7 @@ describe('refused: said once, alive, not ready, tries on', () => {
     ['bridge', 'mqtt', 'a wrong password', { MQTT_PASSWORD: WRONG }, /Not authorized/],
     ['bridge', 'mqtt', 'no client certificate', { MQTT_CERT_FILE: '', MQTT_KEY_FILE: '' }, /certificate required/],
     ['bridge', 'kafka', 'a wrong password', { KAFKA_PASSWORD: WRONG }, /SASL PLAIN authentication failed/],
-    ['bridge', 'kafka', 'no client certificate', none, /certificate required/],
+    ['bridge', 'kafka', 'no client certificate', none, /bad certificate/],
     ['consumer', 'kafka', 'a wrong password', { KAFKA_PASSWORD: WRONG }, /SASL PLAIN authentication failed/],
     [
       'consumer',
@@ -231,8 +246,8 @@ describe('refused: said once, alive, not ready, tries on', () => {
       /WRONGPASS invalid username-password pair/,
     ],
     ['consumer', 'redis', 'no password', { REDIS_USERNAME: '', REDIS_PASSWORD_FILE: '' }, /NOAUTH/],
-  ])('%s, %s: %s', async (name, hop, _what, env, line) => {
-    const { service, said, warnings } = await start(name, env)
+  ])('%s, %s: %s', async (name, hop, _what, extra, line) => {
+    const { service, said, warnings } = await start(name, extra)
     await eventually(
       () => warnings(line).length > 0,
       () => `the refusal: ${said()}`,
@@ -290,19 +305,22 @@ test('a password that the broker accepts later: ready without a restart', async 
     () => warnings(/Not authorized/).length > 0,
     () => `the refusal: ${said()}`,
   )
-  setMqttPassword(WRONG)
-  await cluster.mosquitto.signal('SIGHUP')
+  const change = async (password: string) => {
+    await cluster.mosquitto.stop()
+    setMqttPassword(password)
+    await cluster.mosquitto.start()
+  }
+  await change(WRONG)
   try {
     await service.ready()
   } finally {
-    setMqttPassword(PASSWORD)
-    await cluster.mosquitto.signal('SIGHUP')
+    await change(PASSWORD)
   }
 })
 
 test('a password that Redis accepts later: ready without a restart', async () => {
-  const env = { REDIS_PASSWORD: WRONG, REDIS_PASSWORD_FILE: '' }
-  const { service, said, warnings } = await start('consumer', env)
+  const extra = { REDIS_PASSWORD: WRONG, REDIS_PASSWORD_FILE: '' }
+  const { service, said, warnings } = await start('consumer', extra)
   await eventually(
     () => warnings(/WRONGPASS/).length > 0,
     () => `the refusal: ${said()}`,

@@ -5,6 +5,7 @@ import kafkajs, { type ICustomPartitioner, type Kafka as KafkaClient, logLevel, 
 import type { Logger } from 'pino'
 import type { CommonConfig } from './config.js'
 import { deadLetterTopic } from './contract.js'
+import { describe } from './errors.js'
 import { backoffMs } from './lifecycle.js'
 
 const { Kafka, Partitioners } = kafkajs
@@ -91,7 +92,7 @@ export async function ensureTopics(
         logger.info({ topics: topics.map((made) => made.topic) }, 'topics created')
       return
     } catch (err) {
-      if (attempt % 20 === 0) logger.warn({ error: (err as Error).message }, 'waiting for Kafka')
+      if (attempt % 20 === 0) logger.warn({ error: describe(err) }, 'waiting for Kafka')
       await new Promise((resolve) => setTimeout(resolve, backoffMs(attempt)))
     } finally {
       await admin.disconnect().catch(() => {})

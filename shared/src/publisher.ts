@@ -7,6 +7,7 @@ import type { Message, Producer } from 'kafkajs'
 import type { Logger } from 'pino'
 import { Counter, Gauge, Histogram } from 'prom-client'
 import { type DeadLetter, deadLetterTopic } from './contract.js'
+import { describe } from './errors.js'
 import { type KafkaClient, stickyPartitioner } from './kafka.js'
 import { backoffMs, drained } from './lifecycle.js'
 
@@ -190,8 +191,8 @@ export function createPublisher(kafka: KafkaClient, topic: string, service: stri
         }
         retries.inc()
         if (attempt === 0)
-          logger.warn({ error: String(err), waiting: queue.length }, 'Kafka does not take records, trying on')
-        problem = `Kafka: ${(err as Error).message}`
+          logger.warn({ error: describe(err), waiting: queue.length }, 'Kafka does not take records, trying on')
+        problem = `Kafka: ${describe(err)}`
         if (SEQUENCE_ERRORS.test(code)) await replaceProducer()
         await new Promise((resolve) => setTimeout(resolve, backoffMs(attempt++)))
         if (stopping && queue.length === 0) return
