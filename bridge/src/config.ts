@@ -31,7 +31,7 @@ export const bridgeSchema = {
     .refine((keys) => keys.every((key) => key.length >= 16), 'each key must have 16 characters or more')
     .optional(),
   API_AUTH: z.enum(['key', 'none']).default('key'),
-  API_RATE_LIMIT: integer(200, 1, 1_000_000),
+  API_RATE_LIMIT: integer(1000, 1, 1_000_000),
   API_HOST: z.string().default('127.0.0.1'),
   API_PORT: integer(8000, 0, 65_535),
   DATA_DIR: z.string().default('.local/data/bridge'),

@@ -1,4 +1,5 @@
 // One schema for each service: the README's table, .env.example and the compose file say the same as it does.
+import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { bridgeSchema } from '@iot/bridge/config'
@@ -55,5 +56,20 @@ test('.env.example names what the compose file takes, with the same defaults', (
   for (const [, name = '', value] of lines.filter(([line]) => !line.includes('mosquitto'))) {
     const isInside = value?.includes('redpanda:') || value?.includes('redis:')
     if (defaults[name] !== undefined && !isInside) expect(value, name).toBe(defaults[name])
+  }
+})
+
+const hasCompose = spawnSync('docker', ['compose', 'version']).status === 0
+
+test.runIf(hasCompose)('Compose accepts the file with every profile', () => {
+  for (const profiles of ['', 'local', 'monitoring', 'local,monitoring']) {
+    const env = { PATH: process.env.PATH, HOME: process.env.HOME, COMPOSE_PROFILES: profiles }
+    const { status, stderr } = spawnSync('docker', ['compose', 'config', '--quiet'], {
+      cwd: root,
+      env,
+      encoding: 'utf8',
+    })
+    expect(status, stderr).toBe(0)
+    expect(stderr).toBe('')
   }
 })
