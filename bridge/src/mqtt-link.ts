@@ -71,6 +71,7 @@ export function createMqttLink(options: LinkOptions, events: LinkEvents, logger:
   const { name, broker, clientId, topics, stallMs, session } = options
   const { url, ...credentials } = broker
   const canaryTopic = `${clientId}/canary`
+  stalls.inc({ connection: name }, 0) // so that the first one is an increase
   let client: MqttClient | undefined
   let protocolVersion: 4 | 5 = 5
   let subscribed = false

@@ -38,6 +38,9 @@ test('every metric that the rules and the dashboard ask for is there', async () 
     ...readFileSync(join(dir, file), 'utf8').matchAll(/\b((?:iot|process|nodejs)_[a-z0-9_]+)/g),
   ])
   expect(asked.length).toBeGreaterThan(30)
+  // a label that appears only with its first event hides that event from increase()
+  expect(exposed).toMatch(/^iot_dead_letters_total\{reason="redis_rejected"\} 0$/m)
+  expect(exposed).toMatch(/^iot_mqtt_stalls_total\{connection="ingestion"\} 0$/m)
   for (const [, name = ''] of asked) expect(names, name).toContain(name.replace(/_(bucket|sum|count)$/, ''))
 })
 

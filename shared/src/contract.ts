@@ -3,13 +3,15 @@
 import { isUtf8 } from 'node:buffer'
 
 /** Why a message was dead-lettered. A closed list, written to the header `reason`. */
-export type DeadLetterReason =
-  | 'invalid_device_id'
-  | 'empty_payload'
-  | 'not_utf8'
-  | 'too_large'
-  | 'invalid_message'
-  | 'redis_rejected'
+export const DEAD_LETTER_REASONS = [
+  'invalid_device_id',
+  'empty_payload',
+  'not_utf8',
+  'too_large',
+  'invalid_message',
+  'redis_rejected',
+] as const
+export type DeadLetterReason = (typeof DEAD_LETTER_REASONS)[number]
 
 /** A device's message as it stands on Kafka. `payload` is the payload's own JSON text, `timestamp` is Unix time in s. */
 export type DeviceMessage = { deviceId: string; payload: string; timestamp: number; text: string }

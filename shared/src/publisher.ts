@@ -6,7 +6,7 @@
 import type { Message, Producer } from 'kafkajs'
 import type { Logger } from 'pino'
 import { Counter, Gauge, Histogram } from 'prom-client'
-import { type DeadLetter, deadLetterTopic } from './contract.js'
+import { DEAD_LETTER_REASONS, type DeadLetter, deadLetterTopic } from './contract.js'
 import { describe } from './errors.js'
 import { type KafkaClient, stickyPartitioner } from './kafka.js'
 import { backoffMs, drained } from './lifecycle.js'
@@ -27,6 +27,7 @@ const retries = new Counter({
   help: 'sends to Kafka that failed and were repeated',
 })
 const deadLetters = new Counter({ name: 'iot_dead_letters_total', help: 'dead letters stored', labelNames: ['reason'] })
+for (const reason of DEAD_LETTER_REASONS) deadLetters.inc({ reason }, 0) // so that the first one is an increase
 const waiting = new Gauge({ name: 'iot_kafka_publish_queue_records', help: 'records waiting for Kafka' })
 const sizes = new Histogram({
   name: 'iot_kafka_publish_batch_records',
