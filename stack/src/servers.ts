@@ -2,9 +2,10 @@
 // stopped, killed, restarted on the same port with the same data.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { existsSync, mkdirSync, openSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, openSync, writeFileSync, writeSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { connect as connectTls } from 'node:tls'
 import { kafkaLib } from './prepare.js'
 
@@ -24,7 +25,11 @@ export type Server = {
   onExit: (code: number | null) => void
 }
 
-/** Starts a program and waits until it answers. @param isUp whether it answers now */
+/**
+ * Starts a program and waits until it answers.
+ * @param isUp whether it answers now
+ * @param onLine gets each line of its standard output, beside the log file
+ */
 export async function startProcess(
   name: string,
   port: number,
@@ -32,6 +37,7 @@ export async function startProcess(
   command: string[],
   isUp: () => Promise<boolean>,
   env: NodeJS.ProcessEnv = process.env,
+  onLine?: (line: string) => void,
 ): Promise<Server> {
   let child: ChildProcess
   let ended: Promise<void> = Promise.resolve()
@@ -56,7 +62,13 @@ export async function startProcess(
       told = false
       const log = openSync(logFile, 'a')
       const [program = '', ...args] = command
-      child = spawn(program, args, { stdio: ['ignore', log, log], detached: true, env })
+      child = spawn(program, args, { stdio: ['ignore', onLine ? 'pipe' : log, log], detached: true, env })
+      if (child.stdout && onLine) {
+        createInterface({ input: child.stdout }).on('line', (line) => {
+          writeSync(log, `${line}\n`)
+          onLine(line)
+        })
+      }
       let alive = true
       ended = new Promise((resolve) => {
         const end = (code: number | null) => {

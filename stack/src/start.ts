@@ -2,6 +2,7 @@
 // Started in the order of need, stopped in the order of the data: devices first, Kafka last.
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
+import pinoPretty from 'pino-pretty'
 import { prepare, root } from './prepare.js'
 import { isFree, type Server, startKafka, startMosquitto, startProcess, startRedis } from './servers.js'
 
@@ -22,6 +23,15 @@ const ports = {
 }
 const simulated = process.env.SIMULATED_DEVICES || '3'
 if (!/^\d+$/.test(simulated)) end(1, 'SIMULATED_DEVICES must be a whole number, 0 for none')
+
+// the services' logs, readable on a terminal; the JSON lines are in the log files
+const pretty = pinoPretty.prettyFactory({
+  colorize: true,
+  ignore: 'pid,hostname,addresses',
+  singleLine: true,
+  translateTime: 'HH:MM:ss',
+})
+const show = process.stdout.isTTY ? (line: string) => void process.stdout.write(pretty(line)) : undefined
 
 const running: Server[] = []
 let stopping = false
@@ -61,7 +71,13 @@ async function startAll() {
     HEALTH_PORT: String(ports.health.value),
     DATA_DIR: join(data, 'bridge'),
   }
-  const node = (name: string, at: number, args: string[], isUp: () => Promise<boolean>) =>
+  const node = (
+    name: string,
+    at: number,
+    args: string[],
+    isUp: () => Promise<boolean>,
+    onLine?: (line: string) => void,
+  ) =>
     startProcess(
       name,
       at,
@@ -69,10 +85,11 @@ async function startAll() {
       [process.execPath, join(root, name, 'dist', 'main.js'), ...args],
       isUp,
       env,
+      onLine,
     ).then(keep)
   await Promise.all([
-    node('bridge', ports.api.value, [], () => isReady(ports.api.value)),
-    node('consumer', ports.health.value, [], () => isReady(ports.health.value)),
+    node('bridge', ports.api.value, [], () => isReady(ports.api.value), show),
+    node('consumer', ports.health.value, [], () => isReady(ports.health.value), show),
   ])
   if (Number(simulated) > 0) {
     await node(
