@@ -22,6 +22,7 @@ const published = new Counter({
   help: 'records stored by Kafka',
   labelNames: ['topic'],
 })
+const connects = new Counter({ name: 'iot_kafka_connects_total', help: 'connections of the producer to Kafka' })
 const retries = new Counter({
   name: 'iot_kafka_publish_retries_total',
   help: 'sends to Kafka that failed and were repeated',
@@ -116,6 +117,7 @@ export function createPublisher(kafka: KafkaClient, topic: string, service: stri
       retry: { retries: Number.MAX_SAFE_INTEGER }, // silences a warning; the client's own limit is what holds
     })
     await producer.connect()
+    connects.inc()
   }
 
   const replaceProducer = async () => {
