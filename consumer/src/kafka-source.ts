@@ -106,9 +106,11 @@ export function createKafkaSource(
           break
         } catch (err) {
           failures.inc()
-          lastProblem = (err as Error).message
-          if (attempt % 20 === 0)
-            logger.warn({ error: lastProblem, partition: lane.partition }, 'batch not written, trying on')
+          const problem = describe(err)
+          // one line for all lanes that meet the same
+          if (problem !== lastProblem)
+            logger.warn({ error: problem, partition: lane.partition }, 'batch not written, trying on')
+          lastProblem = problem
           await new Promise((resolve) => setTimeout(resolve, backoffMs(attempt)))
         }
       }

@@ -59,10 +59,10 @@ test(`${IDS} distinct ids: presence stays within its limit, every reading is sto
       ids.flatMap((id) => [device.publishAsync(`${prefix}/${id}/hello`, '', { qos: 1 }), send(id, '1')]),
     )
   }
+  await eventually(async () => (await stateOf(platform.id(`many${IDS - 1}`))) === '1', 'the last one', 300_000)
   await eventually(async () => (await platform.lag()) === 0, 'lag 0', 300_000)
   const online = (await (await fetch(`${bridge.url}/devices`)).json()) as string[]
   expect(online).toHaveLength(Math.min(IDS, MAX_ONLINE))
-  await eventually(async () => (await stateOf(platform.id(`many${IDS - 1}`))) === '1', 'the last one')
   for (let first = 0; first < IDS; first += CHUNK) {
     const pipeline = redis.pipeline()
     const count = Math.min(CHUNK, IDS - first)
