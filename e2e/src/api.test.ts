@@ -14,7 +14,7 @@ let id: string
 const got: { command: string; command_id: string }[] = []
 beforeAll(async () => {
   platform = await createPlatform({ kafka: inject('kafkaPort'), redis: inject('redisPort'), mqtt: inject('mqttPort') })
-  await platform.bridge.start({ API_KEY: KEYS.join(', '), API_RATE_LIMIT: '200' })
+  await platform.bridge.start({ API_KEY: KEYS.join(', ') })
   await platform.bridge.ready()
   id = platform.id('dev')
   device = await platform.device()
@@ -136,14 +136,6 @@ test('what is wrong has a stable code and no stack', async () => {
   }
 })
 
-test('too many calls are turned away', async () => {
-  const replies = await Promise.all(Array.from({ length: 400 }, () => get('/devices')))
-  const refused = replies.filter(({ status }) => status === 429)
-  expect(refused.length).toBeGreaterThan(0)
-  expect(refused[0]?.body).toMatchObject({ statusCode: 429, code: 'TOO_MANY_REQUESTS' })
-  await eventually(async () => (await get('/devices')).status === 200, 'welcome again')
-})
-
 test('the description names every route, answer and error', async () => {
   const { body } = await get('/openapi.json')
   expect(body.openapi).toMatch(/^3\.1/)
@@ -171,4 +163,14 @@ test('the description names every route, answer and error', async () => {
     '503',
     '504',
   ])
+})
+
+test('too many calls are turned away', async () => {
+  await platform.bridge.stop()
+  await platform.bridge.start({ API_KEY: KEYS.join(', '), API_RATE_LIMIT: '2' }) // less than the slowest machine can ask
+  const replies = await Promise.all(Array.from({ length: 50 }, () => get('/devices')))
+  const refused = replies.filter(({ status }) => status === 429)
+  expect(refused.length).toBeGreaterThan(0)
+  expect(refused[0]?.body).toMatchObject({ statusCode: 429, code: 'TOO_MANY_REQUESTS' })
+  await eventually(async () => (await get('/devices')).status === 200, 'welcome again')
 })
