@@ -8,6 +8,7 @@ COPY consumer/package.json consumer/
 COPY simulator/package.json simulator/
 COPY stack/package.json stack/
 COPY e2e/package.json e2e/
+COPY bench/package.json bench/
 
 FROM manifests AS build
 RUN npm ci --ignore-scripts --no-audit --no-fund

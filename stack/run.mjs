@@ -1,5 +1,5 @@
 // What the npm scripts call, with Node's own modules alone: installs and builds what is needed, then runs the part.
-//   node stack/run.mjs start | test | simulate | chaos | dlq [arguments]
+//   node stack/run.mjs start | test | simulate | chaos | bench | dlq [arguments]
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -22,9 +22,10 @@ must(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), 
 if (part === 'start') await run([join(root, 'stack', 'dist', 'start.js'), ...args])
 else if (part === 'simulate') await run([join(root, 'simulator', 'dist', 'main.js'), ...args])
 else if (part === 'chaos') await run([join(root, 'e2e', 'dist', 'chaos', 'main.js'), ...args])
+else if (part === 'bench') await run([join(root, 'bench', 'dist', 'main.js'), ...args])
 else if (part === 'dlq') await run([join(root, 'bridge', 'dist', 'dlq.js'), ...args])
 else if (part === 'test') await test()
-else fail('usage: node stack/run.mjs start|test|simulate|chaos|dlq [arguments]')
+else fail('usage: node stack/run.mjs start|test|simulate|chaos|bench|dlq [arguments]')
 
 async function test() {
   const results = join(root, '.local', 'test-results.json')

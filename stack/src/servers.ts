@@ -15,6 +15,8 @@ const STOP_MS = 20_000
 export type Server = {
   name: string
   port: number
+  /** The process of now; undefined where it runs in a container. */
+  pid?: () => number | undefined
   /** Sends a signal, SIGKILL and SIGSTOP included. */
   signal(signal: NodeJS.Signals): Promise<void>
   /** SIGTERM, then SIGKILL when it takes over 20 s. */
@@ -46,6 +48,7 @@ export async function startProcess(
     name,
     port,
     onExit: () => {},
+    pid: () => child.pid,
     async signal(signal) {
       told ||= signal === 'SIGKILL' || signal === 'SIGTERM'
       child.kill(signal)

@@ -1,0 +1,79 @@
+// npm run bench: the platform, its peers and its limits, measured side by side on real local servers.
+//   npm run bench [-- --only ingest,store-1k,store-100k] [--quick] [--runs 5]
+import { parseArgs } from 'node:util'
+import * as contenders from './contenders.js'
+import type { Backlog } from './load.js'
+import { save, show } from './report.js'
+import { createRig, type Rig } from './rig.js'
+import { ingest, type Run, store, withBacklog } from './throughput.js'
+
+const say = (line: string) => void process.stderr.write(`${line}\n`)
+const { values: flags } = parseArgs({
+  options: {
+    only: { type: 'string' },
+    quick: { type: 'boolean', default: false },
+    runs: { type: 'string' },
+  },
+})
+const runs = Number(flags.runs ?? (flags.quick ? 1 : 5))
+const share = flags.quick ? 0.2 : 1
+const backlog = (messages: number, devices: number): Backlog => ({
+  messages: messages * share,
+  devices,
+  payloadBytes: 75,
+})
+
+/** Runs everybody in turn, as often as asked for: what disturbs the machine disturbs all. */
+async function repeat(name: string, once: () => Promise<Run[]>): Promise<Run[]> {
+  const all: Run[] = []
+  for (let run = 1; run <= runs; run++) {
+    for (const one of await once()) {
+      say(`${name} ${run}/${runs}: ${one.contender} ${Math.round(one.perSecond)} msg/s`)
+      all.push(one)
+    }
+  }
+  return all
+}
+
+const storing = (name: string, devices: number) => (rig: Rig) =>
+  withBacklog(rig, backlog(500_000, devices), (topic) =>
+    repeat(name, () => store(rig, topic, backlog(500_000, devices))),
+  )
+
+const PARTS: Record<string, (rig: Rig) => Promise<Run[]>> = {
+  ingest: (rig) => repeat('ingest', () => ingest(rig, backlog(300_000, 1000))),
+  'store-1k': storing('store-1k', 1000),
+  'store-100k': storing('store-100k', 100_000),
+}
+
+const wanted = flags.only?.split(',') ?? Object.keys(PARTS)
+const unknown = wanted.find((name) => !PARTS[name])
+if (unknown || !Number.isInteger(runs) || runs < 1) {
+  say(
+    unknown ? `--only takes ${Object.keys(PARTS).join(', ')}, not ${unknown}` : '--runs must be a whole number above 0',
+  )
+  process.exit(1)
+}
+for (const peer of contenders.absentPeers())
+  say(`not installed, not measured: ${peer} (bench/peers/install.sh installs it)`)
+
+const rig = await createRig()
+const stop = async (code: number) => {
+  await rig.stop()
+  process.exit(code)
+}
+process.once('SIGINT', () => void stop(1))
+try {
+  for (const name of wanted) {
+    const part = PARTS[name]
+    if (!part) continue
+    say(`${name} ...`)
+    const results = await part(rig)
+    show(name, results)
+    save(name, results, !flags.quick)
+  }
+  await stop(0)
+} catch (error) {
+  say(String((error as Error).stack))
+  await stop(1)
+}
