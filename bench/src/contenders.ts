@@ -1,7 +1,7 @@
 // Who is measured: the platform itself, the peers where they are installed, and single programs as limits.
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { kafkaLib, root } from '@iot/stack/prepare'
+import { kafkaLib, NODE_FLAGS, root } from '@iot/stack/prepare'
 import type { Backlog } from './load.js'
 import type { Program, Rig } from './rig.js'
 
@@ -30,7 +30,7 @@ export function bridge(rig: Rig, { prefix, topic, clientId, apiPort = 0 }: Targe
     MAX_ONLINE_DEVICES: '1000000',
     DEVICE_OFFLINE_TIMEOUT: '3600',
   }
-  return { name: 'platform', command: [process.execPath, join(root, 'bridge', 'dist', 'main.js')], env }
+  return { name: 'platform', command: [process.execPath, ...NODE_FLAGS, join(root, 'bridge', 'dist', 'main.js')], env }
 }
 
 export function consumer(rig: Rig, { topic, group }: Target): Program {
@@ -41,7 +41,11 @@ export function consumer(rig: Rig, { topic, group }: Target): Program {
     REDIS_URL: `redis://127.0.0.1:${rig.cluster.redis.port}`,
     HEALTH_PORT: '0',
   }
-  return { name: 'platform', command: [process.execPath, join(root, 'consumer', 'dist', 'main.js')], env }
+  return {
+    name: 'platform',
+    command: [process.execPath, ...NODE_FLAGS, join(root, 'consumer', 'dist', 'main.js')],
+    env,
+  }
 }
 
 const common = (rig: Rig, { prefix, topic, clientId, group }: Target) => ({

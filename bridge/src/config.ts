@@ -23,7 +23,7 @@ export const bridgeSchema = {
   DEVICE_OFFLINE_TIMEOUT: integer(60, 1, 86_400),
   MAX_ONLINE_DEVICES: integer(200_000, 1, 10_000_000),
   MAX_PAYLOAD_BYTES: integer(262_144, 1, 100_000_000),
-  MAX_IN_FLIGHT: integer(1000, 1, 60_000),
+  MAX_IN_FLIGHT: integer(2000, 1, 60_000),
   COMMAND_TIMEOUT_MS: integer(5000, 100, 60_000),
   API_KEY: z
     .string()

@@ -138,6 +138,7 @@ export function createMqttLink(options: LinkOptions, events: LinkEvents, logger:
       reconnectOnConnackError: true,
       resubscribe: false,
       queueQoSZero: false,
+      log: () => {}, // its debug lines cost the data path even while nobody reads them
     })
     client = own
     const told = new Set<string>() // since the last connection: a broker may end a handshake in more than one way

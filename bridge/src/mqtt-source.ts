@@ -21,7 +21,6 @@ const redelivered = new Counter({
   name: 'iot_mqtt_redelivered_messages_total',
   help: 'messages that came again and were recognised',
 })
-const flying = new Gauge({ name: 'iot_in_flight_messages', help: 'data messages received and not stored yet' })
 const ignored = new Counter({
   name: 'iot_mqtt_ignored_messages_total',
   help: 'messages ignored',
@@ -49,16 +48,26 @@ export function createMqttSource(
 ): MqttSource {
   let state: 'connecting' | 'consuming' | 'holding' | 'away' = 'connecting'
   let window: Pending[] = [] // of this connection, in order of arrival: PUBACKs go out from its head (MQTT 5, 4.6)
+  let acknowledged = 0 // how many of them at its head are: they are cut off together
   let unclaimed = new Map<number, Pending>() // of the connection before, not acknowledged: the broker sends them again
   let inFlight = 0
   let held: (() => void)[] = [] // more than one: sending a PUBACK makes MQTT.js read on as well
   let holdTimer: NodeJS.Timeout | undefined
   let stopping = false
 
+  new Gauge({
+    name: 'iot_in_flight_messages',
+    help: 'data messages received and not stored yet',
+    collect() {
+      this.set(inFlight)
+    },
+  })
+
   const acknowledgeStored = () => {
-    let count = 0
-    while (window[count]?.stored) window[count++]?.delivery?.acknowledge()
-    if (count > 0) window = window.slice(count)
+    while (window[acknowledged]?.stored) window[acknowledged++]?.delivery?.acknowledge()
+    if (2 * acknowledged < window.length) return
+    window = window.slice(acknowledged)
+    acknowledged = 0
   }
 
   const release = () => {
@@ -71,7 +80,7 @@ export function createMqttSource(
 
   const onStored = (pending: Pending) => {
     pending.stored = true
-    flying.set(--inFlight)
+    inFlight--
     if (pending.packet.qos > 0) acknowledgeStored()
     if (stopping || inFlight >= options.maxInFlight) return
     if (state === 'holding') release()
@@ -112,7 +121,7 @@ export function createMqttSource(
       redelivered.inc()
       acknowledgeStored()
     } else {
-      flying.set(++inFlight)
+      inFlight++
       received.inc()
       if (packet.retain) {
         ignored.inc({ reason: 'retained' })
@@ -126,11 +135,12 @@ export function createMqttSource(
   const forgetConnection = () => {
     clearTimeout(holdTimer)
     held = []
-    for (const pending of window) {
+    for (const pending of window.slice(acknowledged)) {
       pending.delivery = null
       unclaimed.set(pending.packet.messageId ?? -1, pending)
     }
     window = []
+    acknowledged = 0
     if (state !== 'away') state = 'connecting'
   }
 

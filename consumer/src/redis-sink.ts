@@ -1,4 +1,4 @@
-// Writes the work of a batch to Redis in one pipeline: two single-key scripts for each device, every reply checked.
+// Writes the work of a batch to Redis in one pipeline: two scripts for some devices at a time, every reply checked.
 //
 // The state script refuses to set last_state back: beside the hash it keeps the Kafka position of what it wrote, in a
 // key of the same cluster slot. A writer that was frozen, or a pipeline that a frozen Redis finds in its socket
@@ -13,6 +13,7 @@ import type { DeviceWork } from './batch.js'
 import { createDisk } from './redis-disk.js'
 
 const COMMAND_TIMEOUT_MS = 5000
+const CALL_MESSAGES = 100 // a call with so many is full: Redis serves nobody else while it runs, about 1 ms
 
 const connects = new Counter({ name: 'iot_redis_connects_total', help: 'connections made to Redis' })
 let newestStored = 0 // Unix time in seconds
@@ -30,36 +31,69 @@ const delays = new Histogram({
 })
 const stale = new Counter({ name: 'iot_stale_writes_total', help: 'last states not set, for a newer one stands there' })
 
-// KEYS: last_state, guard. ARGV: payload, timestamp, partition, offset, guard's life in s, channel, messages to publish.
+// A script serves many devices: what a call costs, on both sides, is shared by them. Each has its own keys and fails
+// alone. With one device a call both scripts would hold on Redis Cluster too, for their keys share a slot.
+
+// KEYS: for each device last_state and guard. ARGV: partition, guard's life in s, then for each device payload,
+// timestamp, offset, channel, number of messages and the messages to publish.
+// Answers how many last states were not set, then the number of each device refused and Redis's words.
 const STATE = `
-local kept = redis.call('GET', KEYS[2])
-local stale = false
-if kept then
-  local partition, offset, timestamp = string.match(kept, '^(%d+):(%d+):(%d+)$')
-  if partition == ARGV[3] then
-    stale = tonumber(ARGV[4]) < tonumber(offset) and tonumber(ARGV[2]) <= tonumber(timestamp)
-  else
-    stale = tonumber(ARGV[2]) < tonumber(timestamp)
+local partition, life, at, result = ARGV[1], ARGV[2], 3, {0}
+local function store(device, payload, timestamp, offset, channel, from, to)
+  local kept = redis.call('GET', KEYS[2 * device])
+  local stale = false
+  if kept then
+    local of, before, at = string.match(kept, '^(%d+):(%d+):(%d+)$')
+    if of == partition then
+      stale = tonumber(offset) < tonumber(before) and tonumber(timestamp) <= tonumber(at)
+    else
+      stale = tonumber(timestamp) < tonumber(at)
+    end
   end
+  if stale then
+    result[1] = result[1] + 1
+  else
+    redis.call('HSET', KEYS[2 * device - 1], 'payload', payload, 'timestamp', timestamp)
+    redis.call('SET', KEYS[2 * device], partition .. ':' .. offset .. ':' .. timestamp, 'EX', life)
+  end
+  for i = from, to do redis.call('PUBLISH', channel, ARGV[i]) end
 end
-if not stale then
-  redis.call('HSET', KEYS[1], 'payload', ARGV[1], 'timestamp', ARGV[2])
-  redis.call('SET', KEYS[2], ARGV[3] .. ':' .. ARGV[4] .. ':' .. ARGV[2], 'EX', ARGV[5])
+for device = 1, #KEYS / 2 do
+  local last = at + 4 + tonumber(ARGV[at + 4])
+  local ok, why = pcall(store, device, ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], at + 5, last)
+  if not ok then
+    result[#result + 1] = device
+    result[#result + 1] = type(why) == 'table' and why.err or tostring(why)
+  end
+  at = last + 1
 end
-for i = 7, #ARGV do redis.call('PUBLISH', ARGV[6], ARGV[i]) end
-return stale and 0 or 1
+return result
 `
 
-// KEYS: history. ARGV: now, retention, then score and member of each message.
+// KEYS: the histories. ARGV: now, retention in s, then for each device its number of messages, and score and member of
+// each. Answers 0, then as above.
 // The cut-off is never later than the newest message's own timestamp minus the retention: a clock that jumped ahead
 // empties no history.
 const HISTORY = `
-for i = 3, #ARGV, 2 do redis.call('ZADD', KEYS[1], ARGV[i], ARGV[i + 1]) end
-local newest = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-local cutoff = math.min(tonumber(ARGV[1]), tonumber(newest[2])) - tonumber(ARGV[2])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%d', cutoff))
-redis.call('EXPIRE', KEYS[1], ARGV[2])
-return 1
+local now, retention, at, result = tonumber(ARGV[1]), ARGV[2], 3, {0}
+local function store(key, from, to)
+  local newest = 0
+  for i = from, to, 2 do newest = math.max(newest, tonumber(ARGV[i])) end
+  for i = from, to, 1000 do redis.call('ZADD', key, unpack(ARGV, i, math.min(i + 999, to))) end
+  local cutoff = math.min(now, newest) - tonumber(retention)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. string.format('%d', cutoff))
+  redis.call('EXPIRE', key, retention)
+end
+for device = 1, #KEYS do
+  local last = at + 2 * tonumber(ARGV[at])
+  local ok, why = pcall(store, KEYS[device], at + 1, last)
+  if not ok then
+    result[#result + 1] = device
+    result[#result + 1] = type(why) == 'table' and why.err or tostring(why)
+  end
+  at = last + 1
+end
+return result
 `
 
 const sha = (script: string) => createHash('sha1').update(script).digest('hex')
@@ -74,6 +108,21 @@ const SERVER_STATE =
 function guardKey(deviceId: string): string {
   const key = lastStateKey(deviceId)
   return /\{[^}]+\}/.test(deviceId) ? `${key}:offset` : `{${key}}:offset`
+}
+
+/** The devices of each call. */
+function shares(devices: DeviceWork[]): DeviceWork[][] {
+  const calls: DeviceWork[][] = []
+  let messages = CALL_MESSAGES
+  for (const work of devices) {
+    if (messages >= CALL_MESSAGES) {
+      calls.push([])
+      messages = 0
+    }
+    calls.at(-1)?.push(work)
+    messages += work.messages.length
+  }
+  return calls
 }
 
 export type RedisSink = {
@@ -136,53 +185,54 @@ export function createRedisSink(
 
   const writeOnce = async (devices: DeviceWork[], partition: number) => {
     if (!loaded) await load()
+    const calls = shares(devices)
     const pipeline = redis.pipeline()
     const now = Math.floor(Date.now() / 1000)
-    for (const { deviceId, messages, records } of devices) {
-      const newest = messages.at(-1)
-      const offset = records.at(-1)?.offset
-      if (!newest || offset === undefined) continue
-      const history: (string | number)[] = []
-      for (const { timestamp, text } of messages) history.push(timestamp, text)
-      const channel = updatesChannel(deviceId)
-      const texts = messages.map(({ text }) => text)
-      pipeline.evalsha(
-        STATE_SHA,
-        2,
-        lastStateKey(deviceId),
-        guardKey(deviceId),
-        newest.payload,
-        newest.timestamp,
-        partition,
-        offset,
-        retentionSeconds,
-        channel,
-        ...texts,
-      )
-      pipeline.evalsha(HISTORY_SHA, 1, historyKey(deviceId), now, retentionSeconds, ...history)
+    for (const call of calls) {
+      const keys: string[] = []
+      const histories: string[] = []
+      const updates: (string | number)[] = [partition, retentionSeconds]
+      const entries: (string | number)[] = [now, retentionSeconds]
+      for (const { deviceId, messages, records } of call) {
+        const { payload = '', timestamp = 0 } = messages.at(-1) ?? {}
+        keys.push(lastStateKey(deviceId), guardKey(deviceId))
+        histories.push(historyKey(deviceId))
+        updates.push(payload, timestamp, records.at(-1)?.offset ?? '0', updatesChannel(deviceId), messages.length)
+        entries.push(messages.length)
+        for (const { timestamp, text } of messages) {
+          updates.push(text)
+          entries.push(timestamp, text)
+        }
+      }
+      pipeline.call('EVALSHA', STATE_SHA, keys.length, ...keys, ...updates)
+      pipeline.call('EVALSHA', HISTORY_SHA, histories.length, ...histories, ...entries)
     }
     const replies = (await pipeline.exec()) ?? []
-    if (replies.length !== devices.length * 2)
-      throw new Error(`${replies.length} replies to ${devices.length * 2} commands`)
-    const storedAt = Date.now() / 1000
-    const refused: { work: DeviceWork; error: string }[] = []
-    for (const [index, work] of devices.entries()) {
-      const [state, history] = [replies[index * 2], replies[index * 2 + 1]]
-      if (state?.[1] === 0) stale.inc()
-      const error = state?.[0] ?? history?.[0]
-      if (!error) {
-        const newest = work.messages.at(-1)?.timestamp ?? 0
-        newestStored = Math.max(newestStored, newest)
-        delays.observe(Math.max(storedAt - newest, 0))
-        continue
-      }
-      if (error.name !== 'ReplyError' || SERVER_STATE.test(error.message)) {
+    if (replies.length !== calls.length * 2)
+      throw new Error(`${replies.length} replies to ${calls.length * 2} commands`)
+    const refused = new Map<DeviceWork, string>()
+    for (const [index, [error, reply]] of replies.entries()) {
+      if (error) {
         if (error.message.includes('NOSCRIPT')) loaded = false
         throw error
       }
-      refused.push({ work, error: error.message })
+      const [passedOver, ...failures] = reply as [number, ...(number | string)[]]
+      stale.inc(passedOver)
+      for (let at = 0; at < failures.length; at += 2) {
+        const words = String(failures[at + 1])
+        if (SERVER_STATE.test(words)) throw new Error(words)
+        const work = calls[index >> 1]?.[Number(failures[at]) - 1]
+        if (work && !refused.has(work)) refused.set(work, words)
+      }
     }
-    return refused
+    const storedAt = Date.now() / 1000
+    for (const work of devices) {
+      if (refused.has(work)) continue
+      const newest = work.messages.at(-1)?.timestamp ?? 0
+      newestStored = Math.max(newestStored, newest)
+      delays.observe(Math.max(storedAt - newest, 0))
+    }
+    return [...refused].map(([work, error]) => ({ work, error }))
   }
 
   return {

@@ -4,7 +4,7 @@ import type { MqttClient } from 'mqtt'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
 import { createPlatform, eventually, type Platform } from './platform.js'
 
-const WINDOW = 1000 // MAX_IN_FLIGHT
+const WINDOW = 2000 // MAX_IN_FLIGHT
 const IDS = Number(process.env.HOSTILE_IDS ?? 50_000)
 const MAX_ONLINE = 20_000
 

@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { root } from '@iot/stack/prepare'
+import { NODE_FLAGS, root } from '@iot/stack/prepare'
 import { freePort } from '@iot/stack/servers'
 import { Redis } from 'ioredis'
 import kafkajs, { type Admin, type Kafka as KafkaClient, type KafkaConfig, type KafkaMessage } from 'kafkajs'
@@ -92,7 +92,7 @@ export async function createPlatform(ports: Ports, access?: Access) {
       url: `http://127.0.0.1:${port}`,
       async start(extra = {}) {
         const log = openSync(logFile, 'a')
-        const own = spawn(process.execPath, [join(root, name, 'dist', 'main.js')], {
+        const own = spawn(process.execPath, [...NODE_FLAGS, join(root, name, 'dist', 'main.js')], {
           env: { PATH: process.env.PATH, ...common, ...env, ...access?.env, ...extra, [portVariable]: String(port) },
           stdio: ['ignore', log, log],
         })

@@ -1,14 +1,16 @@
 // The Kafka client as both services use it: pino logs, Java's partitioner, topics made when missing,
 // and a mend for kafkajs's idle timer.
+import './kafka-produce.js' // before kafkajs, of which it replaces parts
 import { createRequire } from 'node:module'
 import kafkajs, { type ICustomPartitioner, type Kafka as KafkaClient, logLevel, type SASLOptions } from 'kafkajs'
 import type { Logger } from 'pino'
 import type { CommonConfig } from './config.js'
 import { deadLetterTopic } from './contract.js'
 import { describe } from './errors.js'
+import { partitionOf } from './kafka-produce.js'
 import { backoffMs } from './lifecycle.js'
 
-const { Kafka, Partitioners } = kafkajs
+const { Kafka } = kafkajs
 
 export type { KafkaClient }
 
@@ -60,13 +62,12 @@ export function createKafka(clientId: string, config: CommonConfig, logger: Logg
  * Java's murmur2 partitioning, made sticky: a message keeps the partition of its first attempt. A repeated send must
  * carry the same records to the same partition, or the broker's duplicate check would take another record for it.
  */
-export const stickyPartitioner: ICustomPartitioner = () => {
-  const choose = Partitioners.DefaultPartitioner()
-  return (args) => {
-    args.message.partition ??= choose(args)
-    return args.message.partition
+export const stickyPartitioner: ICustomPartitioner =
+  () =>
+  ({ message, partitionMetadata }) => {
+    message.partition ??= partitionOf(Buffer.from(message.key ?? ''), partitionMetadata.length)
+    return message.partition
   }
-}
 
 /** Creates `iot-data` and its dead letters' topic where missing; tries until Kafka is there or `stopped()` says so. */
 export async function ensureTopics(

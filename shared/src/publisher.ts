@@ -29,7 +29,6 @@ const retries = new Counter({
 })
 const deadLetters = new Counter({ name: 'iot_dead_letters_total', help: 'dead letters stored', labelNames: ['reason'] })
 for (const reason of DEAD_LETTER_REASONS) deadLetters.inc({ reason }, 0) // so that the first one is an increase
-const waiting = new Gauge({ name: 'iot_kafka_publish_queue_records', help: 'records waiting for Kafka' })
 const sizes = new Histogram({
   name: 'iot_kafka_publish_batch_records',
   help: 'records in one send',
@@ -76,6 +75,14 @@ export function createPublisher(kafka: KafkaClient, topic: string, service: stri
   let stopping = false
   let running: Promise<void> | undefined
 
+  new Gauge({
+    name: 'iot_kafka_publish_queue_records',
+    help: 'records waiting for Kafka',
+    collect() {
+      this.set(queue.length)
+    },
+  })
+
   const letterItem = (letter: DeadLetter, onStored: () => void, cut = false): Item => {
     const value = cut && letter.value ? letter.value.subarray(0, cutBytes) : letter.value
     const headers: Record<string, string> = {
@@ -91,7 +98,6 @@ export function createPublisher(kafka: KafkaClient, topic: string, service: stri
 
   const push = (item: Item) => {
     queue.push(item)
-    waiting.set(queue.length)
     wake()
   }
 
@@ -179,12 +185,16 @@ export function createPublisher(kafka: KafkaClient, topic: string, service: stri
         problem = null
         maxBytes = Math.min(maxBytes * 2, MAX_BATCH_BYTES)
         queue = queue.slice(batch.length)
-        waiting.set(queue.length)
-        for (const { letter, topic: to, onStored } of batch) {
-          published.inc({ topic: to })
-          if (letter) deadLetters.inc({ reason: letter.reason })
+        let letters = 0
+        for (const { letter, onStored } of batch) {
+          if (letter) {
+            letters++
+            deadLetters.inc({ reason: letter.reason })
+          }
           onStored()
         }
+        published.inc({ topic }, batch.length - letters)
+        published.inc({ topic: deadLetterTopic(topic) }, letters)
       } catch (err) {
         const { type = '', cause } = err as { type?: string; cause?: { type?: string } }
         const code = type || cause?.type || ''

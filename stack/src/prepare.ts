@@ -11,6 +11,9 @@ const PROGRAMS = [
   { program: 'mvn', apt: 'maven', brew: 'maven' },
 ]
 
+/** What Node is given for bridge and consumer: messages on their way die young, if the young generation has room. */
+export const NODE_FLAGS = ['--max-semi-space-size=32']
+
 export const root = join(import.meta.dirname, '..', '..')
 export const kafkaLib = join(root, '.local', 'kafka', 'lib')
 

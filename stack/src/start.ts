@@ -3,7 +3,7 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import pinoPretty from 'pino-pretty'
-import { prepare, root } from './prepare.js'
+import { NODE_FLAGS, prepare, root } from './prepare.js'
 import { isFree, type Server, startKafka, startMosquitto, startProcess, startRedis } from './servers.js'
 
 const RESTART_MS = 1000
@@ -82,7 +82,7 @@ async function startAll() {
       name,
       at,
       join(logs, `${name}.log`),
-      [process.execPath, join(root, name, 'dist', 'main.js'), ...args],
+      [process.execPath, ...NODE_FLAGS, join(root, name, 'dist', 'main.js'), ...args],
       isUp,
       env,
       onLine,
