@@ -30,7 +30,7 @@ test('ten windows of bad messages in a row, then a good one', async () => {
   await Promise.all(Array.from({ length: 10 * WINDOW }, (_, index) => send(platform.id('bad'), index % 2 ? bad : '')))
   await send(platform.id('good'), '"good"')
   await eventually(async () => (await stateOf(platform.id('good'))) === '"good"', 'the good one', 5000)
-  expect(await platform.bridge.metrics()).toMatch(/iot_dead_letters_total\{reason="empty_payload"\} 5000/)
+  expect(await platform.bridge.metrics()).toContain(`iot_dead_letters_total{reason="empty_payload"} ${5 * WINDOW}`)
   await platform.bridge.ready()
 })
 
