@@ -1,11 +1,13 @@
 // npm run bench: the platform, its peers and its limits, measured side by side on real local servers.
 //   npm run bench [-- --only ingest,store-1k,store-100k] [--quick] [--runs 5]
 import { parseArgs } from 'node:util'
+import { api } from './api.js'
 import * as contenders from './contenders.js'
+import { highestRate, latency } from './latency.js'
 import type { Backlog } from './load.js'
-import { save, show } from './report.js'
+import { chart, save, showRows, showRuns, summarize } from './report.js'
 import { createRig, type Rig } from './rig.js'
-import { ingest, type Run, store, withBacklog } from './throughput.js'
+import { growth, ingest, type Run, store, withBacklog } from './throughput.js'
 
 const say = (line: string) => void process.stderr.write(`${line}\n`)
 const { values: flags } = parseArgs({
@@ -40,10 +42,30 @@ const storing = (name: string, devices: number) => (rig: Rig) =>
     repeat(name, () => store(rig, topic, backlog(500_000, devices))),
   )
 
-const PARTS: Record<string, (rig: Rig) => Promise<Run[]>> = {
-  ingest: (rig) => repeat('ingest', () => ingest(rig, backlog(300_000, 1000))),
-  'store-1k': storing('store-1k', 1000),
-  'store-100k': storing('store-100k', 100_000),
+const seconds = flags.quick ? 10 : 60
+/** A part measures, shows its table and answers what is to be kept. */
+const throughput = (name: string, measureAll: (rig: Rig) => Promise<Run[]>) => async (rig: Rig) => {
+  const all = await measureAll(rig)
+  showRuns(name, all)
+  if (!flags.quick) chart(name, summarize(all))
+  return { medians: summarize(all), runs: all }
+}
+const table =
+  <Row extends object>(measureAll: (rig: Rig) => Promise<Row[]>) =>
+  async (rig: Rig) => {
+    const rows = await measureAll(rig)
+    showRows(rows)
+    return { rows }
+  }
+
+const PARTS: Record<string, (rig: Rig) => Promise<object>> = {
+  ingest: throughput('ingest', (rig) => repeat('ingest', () => ingest(rig, backlog(300_000, 1000)))),
+  'store-1k': throughput('store-1k', storing('store-1k', 1000)),
+  'store-100k': throughput('store-100k', storing('store-100k', 100_000)),
+  latency: table((rig) => latency(rig, [1000, 5000, 10_000], seconds, say)),
+  highest: table((rig) => highestRate(rig, 14_000, 4000, seconds, say)),
+  api: table(async (rig) => [await api(rig, backlog(300_000, 1000))]),
+  growth: table((rig) => growth(rig, share)),
 }
 
 const wanted = flags.only?.split(',') ?? Object.keys(PARTS)
@@ -68,9 +90,7 @@ try {
     const part = PARTS[name]
     if (!part) continue
     say(`${name} ...`)
-    const results = await part(rig)
-    show(name, results)
-    save(name, results, !flags.quick)
+    save(name, await part(rig), !flags.quick)
   }
   await stop(0)
 } catch (error) {

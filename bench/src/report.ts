@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
 import { root } from '@iot/stack/prepare'
+import * as echarts from 'echarts'
 import type { Run } from './throughput.js'
 
 const median = (values: number[]): number => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0
@@ -37,7 +38,7 @@ export function summarize(runs: Run[]): Row[] {
 }
 
 /** One table: the medians, and the ratio of the platform to each. */
-export function show(part: string, runs: Run[]): void {
+export function showRuns(part: string, runs: Run[]): void {
   const rows = summarize(runs)
   const own = rows.find(({ contender }) => contender === 'platform')
   const table = rows.map((row) => {
@@ -57,15 +58,67 @@ export function show(part: string, runs: Run[]): void {
   console.table(table)
 }
 
+/** Any rows as a table, numbers rounded to one digit. */
+export function showRows(rows: object[]): void {
+  const round = (value: unknown): unknown =>
+    typeof value === 'number'
+      ? Math.round(value * 10) / 10
+      : typeof value === 'object' && value !== null
+        ? Object.entries(value)
+            .map(([name, of]) => `${name} ${Number(of).toFixed(2)}`)
+            .join(', ')
+        : value
+  console.table(rows.map((row) => Object.fromEntries(Object.entries(row).map(([name, of]) => [name, round(of)]))))
+}
+
 const results = join(root, 'bench', 'results')
 
-/** Writes a part's results beside those of the other parts. */
-export function save(part: string, runs: Run[], keep: boolean): void {
+/** Draws the medians as `bench/results/{part}.svg`: messages a second, and CPU seconds per million messages. */
+export function chart(part: string, rows: Row[]): void {
+  mkdirSync(results, { recursive: true })
+  const drawn = echarts.init(null, null, { renderer: 'svg', ssr: true, width: 800, height: 90 + 46 * rows.length })
+  const names = rows.map(({ contender }) => contender).toReversed()
+  const bars = (name: string, axis: number, value: (row: Row) => number) => ({
+    name,
+    type: 'bar' as const,
+    xAxisIndex: axis,
+    yAxisIndex: axis,
+    label: { show: true, position: 'right' as const },
+    data: rows.map(value).toReversed(),
+  })
+  drawn.setOption({
+    animation: false,
+    title: [
+      { text: `${part}: messages a second`, left: '2%' },
+      { text: 'CPU seconds per million', left: '64%' },
+    ],
+    grid: [
+      { left: 170, width: 290, top: 50, bottom: 20 },
+      { left: 530, width: 210, top: 50, bottom: 20 },
+    ],
+    xAxis: [0, 1].map((gridIndex) => ({ type: 'value', gridIndex, axisLabel: { show: false } })),
+    yAxis: [0, 1].map((gridIndex) => ({
+      type: 'category',
+      gridIndex,
+      data: names,
+      axisLabel: { show: gridIndex === 0 },
+    })),
+    series: [
+      bars('msg/s', 0, ({ perSecond }) => perSecond),
+      bars('CPU s', 1, ({ contender, cpuSPerMillion }) => cpuSPerMillion[contender] ?? 0),
+    ],
+  })
+  writeFileSync(join(results, `${part}.svg`), `${drawn.renderToSVGString()}\n`)
+  drawn.dispose()
+}
+
+/** Writes what a part measured beside the other parts. @param keep into `bench/results/`, else only `.local/bench/` */
+export function save(part: string, measured: object, keep: boolean): void {
   const dir = keep ? results : join(root, '.local', 'bench')
   mkdirSync(dir, { recursive: true })
   const file = join(dir, 'results.json')
   const all = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : {}
   const machine = { cpu: cpus()[0]?.model, cores: cpus().length, node: process.version }
-  all[part] = { at: new Date().toISOString().slice(0, 10), machine, rows: summarize(runs), runs }
+  all[part] = { at: new Date().toISOString().slice(0, 10), machine, ...measured }
   writeFileSync(file, `${JSON.stringify(all, null, 1)}\n`)
 }

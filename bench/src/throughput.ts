@@ -120,6 +120,30 @@ export async function store(rig: Rig, topic: string, backlog: Backlog): Promise<
   return runs
 }
 
+/** How it grows: with the number of devices, and with the size of a payload. */
+export async function growth(rig: Rig, share: number) {
+  const rows: object[] = []
+  const add = async (devices: number, payloadBytes: number, messages: number) => {
+    const backlog = { messages: messages * share, devices, payloadBytes }
+    const [ingested] = await ingestOnce(rig, backlog)
+    const stored = await withBacklog(rig, backlog, (topic) => storeOnce(rig, topic, backlog.messages))
+    rows.push({
+      devices,
+      payloadBytes,
+      'ingest msg/s': ingested?.perSecond,
+      'bridge CPU s per million': ingested?.cpuSPerMillion.platform,
+      'bridge MB': ingested?.peakMb.platform,
+      'store msg/s': stored.perSecond,
+      'consumer CPU s per million': stored.cpuSPerMillion.platform,
+      'redis CPU s per million': stored.cpuSPerMillion.redis,
+      'consumer MB': stored.peakMb.platform,
+    })
+  }
+  for (const devices of [1000, 10_000, 100_000]) await add(devices, 75, 300_000)
+  for (const bytes of [50, 1000, 10_000]) await add(1000, bytes, bytes > 5000 ? 30_000 : 200_000)
+  return rows
+}
+
 export async function withBacklog<T>(rig: Rig, backlog: Backlog, use: (topic: string) => Promise<T>): Promise<T> {
   const topic = await rig.createTopic()
   try {
