@@ -1,5 +1,6 @@
 // One cell of the matrix: a load, a fault in the middle of it, and the count of what became of every reading.
 
+import { isDeepStrictEqual } from 'node:util'
 import { historyKey, lastStateKey } from '@iot/shared/contract'
 import type { Cluster } from '@iot/stack/cluster'
 import { eventually, type Offsets, type Platform } from '../platform.js'
@@ -83,16 +84,22 @@ export async function runCell(
   }
 }
 
-/** Waits until nothing lags, and counts; what the broker may still hold is waited for as long as something is missing. */
+/**
+ * Waits until nothing lags, and counts; what the broker may still hold is waited for as long as something is missing.
+ * Kafka and Redis are not read at one moment, so that a look counts only if nothing arrived while it lasted.
+ */
 async function settled(platform: Platform, fleet: Fleet, starts: Offsets, letterStarts: Offsets, forgiven: Span[]) {
   const deadlineMs = performance.now() + DRAIN_MS
+  await platform.bridge.ready(DRAIN_MS) // until it is back what the broker holds is still to come
   for (;;) {
     await eventually(async () => (await platform.lag()) === 0, 'lag 0', DRAIN_MS)
     const atMs = performance.now()
+    const ends = await platform.ends()
     const found = await look(platform, [...fleet.sent.keys()], starts, letterStarts)
     const counts = check(fleet.sent, found, forgiven)
     const isComplete = counts.missing + counts.missing_in_history + counts.wrong_last_state === 0
-    if ((isComplete && (await platform.lag()) === 0) || atMs > deadlineMs) return { counts, atMs }
+    const stoodStill = isDeepStrictEqual(await platform.ends(), ends)
+    if ((isComplete && stoodStill) || atMs > deadlineMs) return { counts, atMs }
   }
 }
 
