@@ -1,3 +1,4 @@
+import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { createPresence } from './presence.js'
 
@@ -25,4 +26,28 @@ test('past the limit new devices are refused, known ones are not', () => {
   now = 61_000
   presence.seen('c')
   expect(presence.list()).toEqual(['c'])
+})
+
+test('the list is what a plain sort of those online would be, and the same array while nobody comes or goes', () => {
+  const step = fc.record({
+    id: fc.constantFrom('a', 'b', 'B', 'é', '10', '9'),
+    waitMs: fc.nat(40_000),
+    look: fc.boolean(),
+  })
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+      let now = 0
+      const presence = createPresence(60, 100, () => now)
+      const hellos = new Map<string, number>()
+      for (const { id, waitMs, look } of steps) {
+        now += waitMs
+        presence.seen(id)
+        hellos.set(id, now)
+        if (!look) continue
+        const online = [...hellos].filter(([, at]) => now - at <= 60_000).map(([known]) => known)
+        expect(presence.list()).toEqual(online.sort())
+        expect(presence.list()).toBe(presence.list())
+      }
+    }),
+  )
 })

@@ -11,21 +11,23 @@ export type Presence = {
   isOnline(deviceId: string): boolean
   /** When the last hello of a device that is online came, Unix time in seconds; null when it is not online. */
   lastSeen(deviceId: string): number | null
-  /** The ids online now, sorted. */
-  list(): string[]
+  /** The ids online now, sorted; the same array as long as they stay the same. */
+  list(): readonly string[]
 }
 
 /** @param nowMs a monotonic clock in milliseconds */
 export function createPresence(timeoutSeconds: number, maxDevices: number, nowMs = () => performance.now()): Presence {
   const lastSeen = new Map<string, number>() // in the order of the last hello, for it is deleted before it is set
-  let sorted: string[] | null = []
+  let sorted: string[] = []
+  const added = new Set<string>() // since `sorted` was made
+  const gone = new Set<string>()
 
   const dropTimedOut = () => {
     const oldest = nowMs() - timeoutSeconds * 1000
     for (const [deviceId, at] of lastSeen) {
       if (at >= oldest) break
       lastSeen.delete(deviceId)
-      sorted = null
+      if (!added.delete(deviceId)) gone.add(deviceId)
     }
     online.set(lastSeen.size)
   }
@@ -35,7 +37,7 @@ export function createPresence(timeoutSeconds: number, maxDevices: number, nowMs
       if (!lastSeen.delete(deviceId)) {
         dropTimedOut()
         if (lastSeen.size >= maxDevices) return refused.inc()
-        sorted = null
+        if (!gone.delete(deviceId)) added.add(deviceId)
       }
       lastSeen.set(deviceId, nowMs())
     },
@@ -50,7 +52,11 @@ export function createPresence(timeoutSeconds: number, maxDevices: number, nowMs
     },
     list() {
       dropTimedOut()
-      sorted ??= [...lastSeen.keys()].sort()
+      if (added.size + gone.size === 0) return sorted
+      sorted = sorted.filter((deviceId) => !gone.has(deviceId)).concat([...added])
+      sorted.sort() // costs little where most of it is in order already
+      added.clear()
+      gone.clear()
       return sorted
     },
   }

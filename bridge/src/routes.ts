@@ -92,7 +92,8 @@ export function addRoutes(
 ): void {
   const app = untyped.withTypeProvider<ZodTypeProvider>()
   const answered = new Map<string, { request: string; answer: Promise<Answer> }>() // by Idempotency-Key, oldest first
-  const json = (reply: FastifyReply, text: string) => reply.type('application/json; charset=utf-8').send(text)
+  let listed = { ids: presence.list(), text: Buffer.from(JSON.stringify(presence.list())) }
+  const json = (reply: FastifyReply, text: string | Buffer) => reply.type('application/json; charset=utf-8').send(text)
   const describe = (deviceId: string) => {
     const last_seen = presence.lastSeen(deviceId)
     return { device_id: deviceId, online: last_seen !== null, last_seen }
@@ -108,8 +109,12 @@ export function addRoutes(
       },
     },
     // text, for a hundred thousand ids need no check of ours on their way out
-    async ({ query }, reply) =>
-      json(reply, JSON.stringify(query.details === 'true' ? presence.list().map(describe) : presence.list())) as never,
+    async ({ query }, reply) => {
+      const ids = presence.list()
+      if (query.details === 'true') return json(reply, JSON.stringify(ids.map(describe))) as never
+      if (listed.ids !== ids) listed = { ids, text: Buffer.from(JSON.stringify(ids)) }
+      return json(reply, listed.text) as never
+    },
   )
 
   app.get(
