@@ -40,7 +40,8 @@ const stale = new Counter({ name: 'iot_stale_writes_total', help: 'last states n
 const STATE = `
 local partition, life, at, result = ARGV[1], ARGV[2], 3, {0}
 local function store(device, payload, timestamp, offset, channel, from, to)
-  local kept = redis.call('GET', KEYS[2 * device])
+  local guard = KEYS[2 * device]
+  local kept = redis.call('SET', guard, partition .. ':' .. offset .. ':' .. timestamp, 'EX', life, 'GET')
   local stale = false
   if kept then
     local of, before, at = string.match(kept, '^(%d+):(%d+):(%d+)$')
@@ -52,9 +53,9 @@ local function store(device, payload, timestamp, offset, channel, from, to)
   end
   if stale then
     result[1] = result[1] + 1
+    redis.call('SET', guard, kept, 'EX', life)
   else
     redis.call('HSET', KEYS[2 * device - 1], 'payload', payload, 'timestamp', timestamp)
-    redis.call('SET', KEYS[2 * device], partition .. ':' .. offset .. ':' .. timestamp, 'EX', life)
   end
   for i = from, to do redis.call('PUBLISH', channel, ARGV[i]) end
 end
@@ -76,12 +77,16 @@ return result
 // empties no history.
 const HISTORY = `
 local now, retention, at, result = tonumber(ARGV[1]), ARGV[2], 3, {0}
+local seconds, cut, below = tonumber(retention), nil, nil
 local function store(key, from, to)
   local newest = 0
   for i = from, to, 2 do newest = math.max(newest, tonumber(ARGV[i])) end
   for i = from, to, 1000 do redis.call('ZADD', key, unpack(ARGV, i, math.min(i + 999, to))) end
-  local cutoff = math.min(now, newest) - tonumber(retention)
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. string.format('%d', cutoff))
+  local cutoff = math.min(now, newest) - seconds
+  if cutoff ~= cut then
+    cut, below = cutoff, '(' .. string.format('%d', cutoff)
+  end
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', below)
   redis.call('EXPIRE', key, retention)
 end
 for device = 1, #KEYS do
