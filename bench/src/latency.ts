@@ -3,10 +3,12 @@ import { fork } from 'node:child_process'
 import { join } from 'node:path'
 import { root } from '@iot/stack/prepare'
 import * as contenders from './contenders.js'
-import { type Program, type Rig, usage } from './rig.js'
+import { type Program, pause, type Rig, residentMb, usage } from './rig.js'
 
 const DEVICES = 1000
 const HELD_P99_MS = 1000
+const RSS_SAMPLES = 10
+const IDLE_SETTLE_MS = 15_000
 
 /** Times in ms; CPU in cores, of each process. */
 export type Latency = {
@@ -20,6 +22,8 @@ export type Latency = {
   /** Every update came, p99 within a second, and the last quarter was not slower than twice the first. */
   held: boolean
   cores: Record<string, number>
+  /** Memory of the services at ten moments of the run, in MB. */
+  rssMb: Record<string, number[]>
 }
 
 type Seen = {
@@ -60,7 +64,14 @@ async function endToEnd(rig: Rig, rate: number, seconds: number, choose: typeof 
     const used = () => Object.fromEntries(Object.entries(pids).map(([name, pid]) => [name, usage(pid).cpuS]))
     await told()
     const [before, startMs] = [used(), performance.now()]
-    const seen = (await told()) as Seen
+    const rssMb: Record<string, number[]> = Object.fromEntries(running.map(({ name }) => [name, []]))
+    const sampler = setInterval(
+      () => {
+        for (const { name, pid } of running) rssMb[name]?.push(residentMb(pid))
+      },
+      (seconds * 1000) / RSS_SAMPLES,
+    )
+    const seen = (await told().finally(() => clearInterval(sampler))) as Seen
     const tookS = (performance.now() - startMs) / 1000
     const after = used()
     const cores = Object.fromEntries(
@@ -70,7 +81,7 @@ async function endToEnd(rig: Rig, rate: number, seconds: number, choose: typeof 
     const grows = seen.lastQuarter > Math.max(2 * seen.firstQuarter, 50)
     const held = seen.seen === seen.expected && p99 <= HELD_P99_MS && !grows
     const contender = running[0]?.name.replace(/ .*/, '') ?? ''
-    return [{ contender, rate, seconds, p50, p95, p99, max, held, cores }]
+    return [{ contender, rate, seconds, p50, p95, p99, max, held, cores, rssMb }]
   } finally {
     fleet.kill()
     await Promise.all(running.map((one) => one.stop()))
@@ -91,6 +102,7 @@ const pythonStack = (rig: Rig, target: contenders.Target): Program[] =>
 /** The platform at each rate, the Python stack beside it at the first. */
 export async function latency(rig: Rig, rates: number[], seconds: number, say: (line: string) => void) {
   const rows: Latency[] = []
+  await endToEnd(rig, 5000, 10, platform) // not counted: what starts cold is Kafka
   const add = (more: Latency[]) => {
     for (const { contender, rate, p50, p99, held } of more)
       say(
@@ -114,4 +126,28 @@ export async function highestRate(rig: Rig, from: number, step: number, seconds:
     say(`${rate} msg/s ${last?.held ? 'held' : 'not held'}: p99 ${last?.p99.toFixed(0)} ms`)
   }
   return rows
+}
+
+/** Ten minutes at a steady rate: what grows with time shows. */
+export const soak = (rig: Rig, seconds: number) => endToEnd(rig, 2000, seconds, platform)
+
+/** The CPU that both services take while nothing happens, in percent of a core. */
+export async function idle(rig: Rig, seconds: number) {
+  const topic = await rig.createTopic()
+  const target = { prefix: rig.name('devices'), topic, clientId: rig.name('bridge'), group: rig.name('group') }
+  const running = platform(rig, target).map((program) => rig.start(program))
+  try {
+    await pause(IDLE_SETTLE_MS)
+    const before = running.map(({ pid }) => usage(pid).cpuS)
+    await pause(seconds * 1000)
+    return running.map(({ name, pid }, index) => ({
+      service: name,
+      seconds,
+      percentOfACore: ((usage(pid).cpuS - (before[index] ?? 0)) / seconds) * 100,
+      rssMb: residentMb(pid),
+    }))
+  } finally {
+    await Promise.all(running.map((one) => one.stop()))
+    await rig.deleteTopic(topic)
+  }
 }

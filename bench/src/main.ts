@@ -3,7 +3,7 @@
 import { parseArgs } from 'node:util'
 import { api } from './api.js'
 import * as contenders from './contenders.js'
-import { highestRate, latency } from './latency.js'
+import { highestRate, idle, latency, soak } from './latency.js'
 import type { Backlog } from './load.js'
 import { chart, save, showRows, showRuns, summarize } from './report.js'
 import { createRig, type Rig } from './rig.js'
@@ -64,8 +64,10 @@ const PARTS: Record<string, (rig: Rig) => Promise<object>> = {
   'store-100k': throughput('store-100k', storing('store-100k', 100_000)),
   latency: table((rig) => latency(rig, [1000, 5000, 10_000], seconds, say)),
   highest: table((rig) => highestRate(rig, 14_000, 4000, seconds, say)),
-  api: table(async (rig) => [await api(rig, backlog(300_000, 1000))]),
+  api: table(async (rig) => [await api(rig, backlog(500_000, 1000), runs)]),
   growth: table((rig) => growth(rig, share)),
+  idle: table((rig) => idle(rig, seconds)),
+  soak: table((rig) => soak(rig, seconds * 10)),
 }
 
 const wanted = flags.only?.split(',') ?? Object.keys(PARTS)

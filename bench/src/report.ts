@@ -65,7 +65,7 @@ export function showRows(rows: object[]): void {
       ? Math.round(value * 10) / 10
       : typeof value === 'object' && value !== null
         ? Object.entries(value)
-            .map(([name, of]) => `${name} ${Number(of).toFixed(2)}`)
+            .map(([name, of]) => `${name} ${Array.isArray(of) ? of.join(' ') : Number(of).toFixed(2)}`)
             .join(', ')
         : value
   console.table(rows.map((row) => Object.fromEntries(Object.entries(row).map(([name, of]) => [name, round(of)]))))
