@@ -3,7 +3,7 @@
 import { parseArgs } from 'node:util'
 import { api } from './api.js'
 import * as contenders from './contenders.js'
-import { highestRate, idle, latency, soak } from './latency.js'
+import { highestRate, idle, type Latency, latency, soak } from './latency.js'
 import type { Backlog } from './load.js'
 import { chart, save, showRows, showRuns, summarize } from './report.js'
 import { createRig, type Rig } from './rig.js'
@@ -47,25 +47,54 @@ const seconds = flags.quick ? 10 : 60
 const throughput = (name: string, measureAll: (rig: Rig) => Promise<Run[]>) => async (rig: Rig) => {
   const all = await measureAll(rig)
   showRuns(name, all)
-  if (!flags.quick) chart(name, summarize(all))
-  return { medians: summarize(all), runs: all }
+  const rows = summarize(all)
+  draw(name, rows, ({ contender }) => contender, {
+    'messages a second': ({ perSecond }) => perSecond,
+    'CPU seconds per million': ({ contender, cpuSPerMillion }) => cpuSPerMillion[contender],
+  })
+  return { medians: rows, runs: all }
 }
 const table =
-  <Row extends object>(measureAll: (rig: Rig) => Promise<Row[]>) =>
+  <Row extends object>(measureAll: (rig: Rig) => Promise<Row[]>, drawRows: (rows: Row[]) => void = () => {}) =>
   async (rig: Rig) => {
     const rows = await measureAll(rig)
     showRows(rows)
+    drawRows(rows)
     return { rows }
   }
+
+/** A chart of the rows, unless it is a quick run. */
+function draw<Row>(
+  part: string,
+  rows: Row[],
+  nameOf: (row: Row) => string,
+  columns: Record<string, (row: Row) => number | undefined>,
+) {
+  if (flags.quick) return
+  const values = Object.entries(columns).map(([title, pick]) => [title, rows.map(pick)])
+  chart(part, rows.map(nameOf), Object.fromEntries(values))
+}
+const drawLatency = (part: string) => (rows: Latency[]) =>
+  draw(part, rows, ({ contender, rate }) => `${contender}, ${rate} msg/s`, {
+    'p50, ms': ({ p50 }) => p50,
+    'p99, ms': ({ p99 }) => p99,
+  })
 
 const PARTS: Record<string, (rig: Rig) => Promise<object>> = {
   ingest: throughput('ingest', (rig) => repeat('ingest', () => ingest(rig, backlog(300_000, 1000)))),
   'store-1k': throughput('store-1k', storing('store-1k', 1000)),
   'store-100k': throughput('store-100k', storing('store-100k', 100_000)),
-  latency: table((rig) => latency(rig, [1000, 5000, 10_000], seconds, say)),
-  highest: table((rig) => highestRate(rig, 14_000, 4000, seconds, say)),
+  latency: table((rig) => latency(rig, [1000, 5000, 10_000], seconds, say), drawLatency('latency')),
+  highest: table((rig) => highestRate(rig, 14_000, 4000, seconds, say), drawLatency('highest')),
   api: table(async (rig) => [await api(rig, backlog(500_000, 1000), runs)]),
-  growth: table((rig) => growth(rig, share)),
+  growth: table(
+    (rig) => growth(rig, share),
+    (rows) =>
+      draw('growth', rows, ({ devices, payloadBytes }) => `${devices} devices, ${payloadBytes} B`, {
+        'ingest, messages a second': (row) => row['ingest msg/s'],
+        'store, messages a second': (row) => row['store msg/s'],
+      }),
+  ),
   idle: table((rig) => idle(rig, seconds)),
   soak: table((rig) => soak(rig, seconds * 10)),
 }

@@ -73,40 +73,33 @@ export function showRows(rows: object[]): void {
 
 const results = join(root, 'bench', 'results')
 
-/** Draws the medians as `bench/results/{part}.svg`: messages a second, and CPU seconds per million messages. */
-export function chart(part: string, rows: Row[]): void {
+const LEFT = 190
+const COLUMN = 290
+
+/** Draws bars as `bench/results/{part}.svg`: a line for each name, a column for each title, values with their units in the title. */
+export function chart(part: string, names: string[], columns: Record<string, (number | undefined)[]>): void {
   mkdirSync(results, { recursive: true })
-  const drawn = echarts.init(null, null, { renderer: 'svg', ssr: true, width: 800, height: 90 + 46 * rows.length })
-  const names = rows.map(({ contender }) => contender).toReversed()
-  const bars = (name: string, axis: number, value: (row: Row) => number) => ({
-    name,
-    type: 'bar' as const,
-    xAxisIndex: axis,
-    yAxisIndex: axis,
-    label: { show: true, position: 'right' as const },
-    data: rows.map(value).toReversed(),
-  })
+  const titles = Object.keys(columns)
+  const width = LEFT + COLUMN * titles.length
+  const drawn = echarts.init(null, null, { renderer: 'svg', ssr: true, width, height: 70 + 40 * names.length })
   drawn.setOption({
     animation: false,
-    title: [
-      { text: `${part}: messages a second`, left: '2%' },
-      { text: 'CPU seconds per million', left: '64%' },
-    ],
-    grid: [
-      { left: 170, width: 290, top: 50, bottom: 20 },
-      { left: 530, width: 210, top: 50, bottom: 20 },
-    ],
-    xAxis: [0, 1].map((gridIndex) => ({ type: 'value', gridIndex, axisLabel: { show: false } })),
-    yAxis: [0, 1].map((gridIndex) => ({
+    title: titles.map((title, at) => ({ text: title, left: LEFT + COLUMN * at, textStyle: { fontSize: 14 } })),
+    grid: titles.map((_, at) => ({ left: LEFT + COLUMN * at, width: COLUMN - 90, top: 40, bottom: 20 })),
+    xAxis: titles.map((_, gridIndex) => ({ type: 'value', gridIndex, axisLabel: { show: false } })),
+    yAxis: titles.map((_, gridIndex) => ({
       type: 'category',
       gridIndex,
-      data: names,
+      data: names.toReversed(),
       axisLabel: { show: gridIndex === 0 },
     })),
-    series: [
-      bars('msg/s', 0, ({ perSecond }) => perSecond),
-      bars('CPU s', 1, ({ contender, cpuSPerMillion }) => cpuSPerMillion[contender] ?? 0),
-    ],
+    series: Object.values(columns).map((values, axis) => ({
+      type: 'bar',
+      xAxisIndex: axis,
+      yAxisIndex: axis,
+      label: { show: true, position: 'right' },
+      data: values.map((value) => Math.round((value ?? 0) * 10) / 10).toReversed(),
+    })),
   })
   writeFileSync(join(results, `${part}.svg`), `${drawn.renderToSVGString()}\n`)
   drawn.dispose()

@@ -122,12 +122,11 @@ export async function store(rig: Rig, topic: string, backlog: Backlog): Promise<
 
 /** How it grows: with the number of devices, and with the size of a payload. */
 export async function growth(rig: Rig, share: number) {
-  const rows: object[] = []
-  const add = async (devices: number, payloadBytes: number, messages: number) => {
+  const measured = async (devices: number, payloadBytes: number, messages: number) => {
     const backlog = { messages: messages * share, devices, payloadBytes }
     const [ingested] = await ingestOnce(rig, backlog)
     const stored = await withBacklog(rig, backlog, (topic) => storeOnce(rig, topic, backlog.messages))
-    rows.push({
+    return {
       devices,
       payloadBytes,
       'ingest msg/s': ingested?.perSecond,
@@ -137,10 +136,11 @@ export async function growth(rig: Rig, share: number) {
       'consumer CPU s per million': stored.cpuSPerMillion.platform,
       'redis CPU s per million': stored.cpuSPerMillion.redis,
       'consumer MB': stored.peakMb.platform,
-    })
+    }
   }
-  for (const devices of [1000, 10_000, 100_000]) await add(devices, 75, 300_000)
-  for (const bytes of [50, 1000, 10_000]) await add(1000, bytes, bytes > 5000 ? 30_000 : 200_000)
+  const rows: Awaited<ReturnType<typeof measured>>[] = []
+  for (const devices of [1000, 10_000, 100_000]) rows.push(await measured(devices, 75, 300_000))
+  for (const bytes of [50, 1000, 10_000]) rows.push(await measured(1000, bytes, bytes > 5000 ? 30_000 : 200_000))
   return rows
 }
 
