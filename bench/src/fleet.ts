@@ -10,6 +10,7 @@ const WATCHED = 10 // one device in so many
 const WARM_UP_MS = 3000
 const LATE_MS = 10_000 // how long updates may still come after the last reading
 
+process.once('disconnect', () => process.exit()) // the benchmark has ended
 const { MQTT_PORT, REDIS_PORT, PREFIX } = env
 const [rate, seconds, devices] = [Number(env.RATE), Number(env.SECONDS), Number(env.DEVICES)]
 const now = () => performance.timeOrigin + performance.now()

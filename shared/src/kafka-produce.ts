@@ -5,7 +5,7 @@
 // Imported before kafkajs itself. The tests hold these three against kafkajs's own, byte for byte; what they do not
 // know (compression, transactions) goes the original way.
 import { createRequire } from 'node:module'
-import type { Message } from 'kafkajs'
+import type { IHeaders, Message } from 'kafkajs'
 
 const require = createRequire(import.meta.url)
 const path = (module: string) => require.resolve(`kafkajs/src/${module}`)
@@ -106,12 +106,10 @@ function writeBytes(bytes: Bytes, length: number): void {
   end += length
 }
 
-/** Record v0 of batch format 2 (https://kafka.apache.org/documentation/#record). */
-function writeRecord({ key, value, headers = {}, timestamp }: Message, offsetDelta: number, firstMs: number): void {
-  const timestampDelta = timestamp === undefined ? 0 : Number(timestamp) - firstMs
-  const keyLength = lengthOf(key)
-  const valueLength = lengthOf(value)
-  const pairs = Object.entries(headers).flatMap(([name, of]) =>
+type Pair = { name: string; nameLength: number; one: Bytes; length: number }
+const NO_PAIRS: Pair[] = []
+const pairsOf = (headers: IHeaders): Pair[] =>
+  Object.entries(headers).flatMap(([name, of]) =>
     (Array.isArray(of) ? of : [of]).map((one) => ({
       name,
       nameLength: Buffer.byteLength(name),
@@ -119,6 +117,13 @@ function writeRecord({ key, value, headers = {}, timestamp }: Message, offsetDel
       length: lengthOf(one),
     })),
   )
+
+/** Record v0 of batch format 2 (https://kafka.apache.org/documentation/#record). */
+function writeRecord({ key, value, headers, timestamp }: Message, offsetDelta: number, firstMs: number): void {
+  const timestampDelta = timestamp === undefined ? 0 : Number(timestamp) - firstMs
+  const keyLength = lengthOf(key)
+  const valueLength = lengthOf(value)
+  const pairs = headers === undefined ? NO_PAIRS : pairsOf(headers)
   let size = 1 + sizeOfVarInt(timestampDelta) + sizeOfVarInt(offsetDelta) + sizeOf(keyLength) + sizeOf(valueLength)
   size += sizeOfVarInt(pairs.length)
   for (const { nameLength, length } of pairs) size += sizeOf(nameLength) + sizeOf(length)
@@ -138,9 +143,13 @@ function writeRecord({ key, value, headers = {}, timestamp }: Message, offsetDel
 
 /** RecordBatch, magic 2 (https://kafka.apache.org/documentation/#recordbatch), with its length before it. */
 function writeBatch({ messages, firstSequence }: PartitionData, producerId: bigint, producerEpoch: number): void {
-  const stamps = messages.flatMap(({ timestamp }) => (timestamp === undefined ? [] : [Number(timestamp)]))
-  const firstMs = stamps.length > 0 ? Math.min(...stamps) : Date.now()
-  const maxMs = stamps.length > 0 ? Math.max(...stamps) : firstMs
+  let [firstMs, maxMs] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]
+  for (const { timestamp } of messages) {
+    if (timestamp === undefined) continue
+    firstMs = Math.min(firstMs, Number(timestamp))
+    maxMs = Math.max(maxMs, Number(timestamp))
+  }
+  if (firstMs === Number.POSITIVE_INFINITY) firstMs = maxMs = Date.now()
   reserve(65)
   const start = end
   out.writeBigInt64BE(0n, start + 4) // base offset
