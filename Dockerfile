@@ -37,4 +37,4 @@ RUN rm -rf /usr/local/lib/node_modules /usr/local/bin/npm /usr/local/bin/npx /us
   && mkdir /data && chown node:node /data
 USER node
 # exec, so that the service is process 1 and gets the signals itself
-ENTRYPOINT ["/bin/sh", "-c", "exec node --max-semi-space-size=32 ${SERVICE}/dist/main.js \"$@\"", "node"]
+ENTRYPOINT ["/bin/sh", "-c", "exec node --max-semi-space-size=64 ${SERVICE}/dist/main.js \"$@\"", "node"]

@@ -75,7 +75,8 @@ export function createMqttLink(options: LinkOptions, events: LinkEvents, logger:
   let client: MqttClient | undefined
   let protocolVersion: 4 | 5 = 5
   let subscribed = false
-  let heardMs = 0 // when the last message arrived
+  let heard = false // since the watchdog looked last
+  let heardMs = 0 // when it saw that
   let canaryWorks = false // it has come back once: a broker may forbid the topic
   let watchdog: NodeJS.Timeout | undefined
 
@@ -105,7 +106,8 @@ export function createMqttLink(options: LinkOptions, events: LinkEvents, logger:
   }
 
   const watch = () => {
-    if (!subscribed || events.isHeld?.()) {
+    if (heard || !subscribed || events.isHeld?.()) {
+      heard = false
       heardMs = performance.now()
       return
     }
@@ -145,7 +147,7 @@ export function createMqttLink(options: LinkOptions, events: LinkEvents, logger:
     events.attach(own)
     own.on('packetreceive', (packet) => {
       if (packet.cmd !== 'publish') return
-      heardMs = performance.now()
+      heard = true
       canaryWorks ||= packet.topic === canaryTopic
     })
     own.on('close', () => {

@@ -10,7 +10,7 @@
 import type { IPublishPacket } from 'mqtt'
 import type { Logger } from 'pino'
 import { Counter, Gauge } from 'prom-client'
-import { type Delivery, deferAcknowledgements } from './deferred-ack.js'
+import { acknowledge, deferAcknowledgements, type Receive } from './deferred-ack.js'
 import { type Broker, createMqttLink } from './mqtt-link.js'
 
 const HOLD_MS = 10_000
@@ -27,8 +27,8 @@ const ignored = new Counter({
   labelNames: ['reason'],
 })
 
-/** One received message that waits to be stored. `delivery` is null once the connection it came by is gone. */
-type Pending = { packet: IPublishPacket; delivery: Delivery | null; stored: boolean }
+/** One received message that waits to be stored. */
+type Pending = { packet: IPublishPacket; stored: boolean }
 
 export type MqttSource = {
   start(): void
@@ -51,7 +51,7 @@ export function createMqttSource(
   let acknowledged = 0 // how many of them at its head are: they are cut off together
   let unclaimed = new Map<number, Pending>() // of the connection before, not acknowledged: the broker sends them again
   let inFlight = 0
-  let held: (() => void)[] = [] // more than one: sending a PUBACK makes MQTT.js read on as well
+  let held: (() => void) | undefined
   let holdTimer: NodeJS.Timeout | undefined
   let stopping = false
 
@@ -63,8 +63,19 @@ export function createMqttSource(
     },
   })
 
+  let toAcknowledge = false
+
+  /** Once what was stored together is all marked: one write for all of it. */
+  const acknowledgeSoon = () => {
+    if (toAcknowledge) return
+    toAcknowledge = true
+    queueMicrotask(acknowledgeStored)
+  }
   const acknowledgeStored = () => {
-    while (window[acknowledged]?.stored) window[acknowledged++]?.delivery?.acknowledge()
+    toAcknowledge = false
+    const packetIds: number[] = []
+    while (window[acknowledged]?.stored) packetIds.push(window[acknowledged++]?.packet.messageId ?? 0)
+    if (packetIds.length > 0 && link.client) acknowledge(link.client, packetIds)
     if (2 * acknowledged < window.length) return
     window = window.slice(acknowledged)
     acknowledged = 0
@@ -72,24 +83,23 @@ export function createMqttSource(
 
   const release = () => {
     clearTimeout(holdTimer)
-    const readers = held
-    held = []
+    const readOn = held
+    held = undefined
     if (state === 'holding') state = 'consuming'
-    for (const readOn of readers) readOn()
+    readOn?.()
   }
 
   const onStored = (pending: Pending) => {
     pending.stored = true
     inFlight--
-    if (pending.packet.qos > 0) acknowledgeStored()
+    if (pending.packet.qos > 0) acknowledgeSoon()
     if (stopping || inFlight >= options.maxInFlight) return
     if (state === 'holding') release()
     else if (state === 'away' && inFlight === 0) connect()
   }
 
   const hold = (readOn: () => void) => {
-    held.push(readOn)
-    if (state === 'holding') return
+    held = readOn
     state = 'holding'
     holdTimer = setTimeout(() => {
       logger.warn({ inFlight }, 'Kafka does not keep up: leaving the broker, which keeps the backlog')
@@ -109,17 +119,15 @@ export function createMqttSource(
     return same ? before : undefined
   }
 
-  const receive = (delivery: Delivery) => {
-    const { packet, readOn } = delivery
+  const receive: Receive = (packet, readOn) => {
     if (stopping) return readOn() // not acknowledged, so the broker keeps it
     if (!packet.dup && packet.qos > 0) unclaimed.clear() // what comes again comes first (MQTT 5, 4.4 and 4.6)
     const known = claim(packet)
-    const pending = known ?? { packet, delivery, stored: false }
-    pending.delivery = delivery
+    const pending = known ?? { packet, stored: false }
     if (packet.qos > 0) window.push(pending)
     if (known) {
       redelivered.inc()
-      acknowledgeStored()
+      acknowledgeSoon()
     } else {
       inFlight++
       received.inc()
@@ -134,11 +142,8 @@ export function createMqttSource(
 
   const forgetConnection = () => {
     clearTimeout(holdTimer)
-    held = []
-    for (const pending of window.slice(acknowledged)) {
-      pending.delivery = null
-      unclaimed.set(pending.packet.messageId ?? -1, pending)
-    }
+    held = undefined
+    for (const pending of window.slice(acknowledged)) unclaimed.set(pending.packet.messageId ?? -1, pending)
     window = []
     acknowledged = 0
     if (state !== 'away') state = 'connecting'
@@ -155,11 +160,11 @@ export function createMqttSource(
     },
     {
       attach(client) {
-        deferAcknowledgements(client, (delivery) => {
+        deferAcknowledgements(client, (packet, readOn) => {
           // what was parsed already when the connection was left comes again
           if (state === 'away' || link.client !== client) return
-          if (delivery.packet.topic === link.canaryTopic) delivery.readOn()
-          else receive(delivery)
+          if (packet.topic === link.canaryTopic) readOn()
+          else receive(packet, readOn)
         })
         client.on('connect', ({ sessionPresent }) => {
           if (!sessionPresent) unclaimed = new Map() // nothing comes again: what is held is stored, not acknowledged

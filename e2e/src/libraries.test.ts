@@ -1,8 +1,8 @@
 // What the data path stands on and no library documents: a new version that behaves otherwise fails here first.
-import { deferAcknowledgements } from '@iot/bridge/deferred-ack'
+import { acknowledge, deferAcknowledgements } from '@iot/bridge/deferred-ack'
 import { commonSchema, loadConfig } from '@iot/shared/config'
 import { createKafka } from '@iot/shared/kafka'
-import mqtt from 'mqtt'
+import mqtt, { type IPublishPacket } from 'mqtt'
 import { pino } from 'pino'
 import { afterEach, expect, inject, test } from 'vitest'
 import { eventually } from './platform.js'
@@ -12,35 +12,47 @@ afterEach(async () => {
   for (const close of closers.splice(0).reverse()) await close()
 })
 
-test('MQTT.js reads on without a PUBACK and sends it when asked, in the order asked for', async () => {
+test('MQTT.js reads on without a PUBACK; what is acknowledged then is, and the rest comes again in order', async () => {
   const url = `mqtt://127.0.0.1:${inject('mqttPort')}`
   const topic = `deferred/${Math.random()}`
-  const reader = mqtt.connect(url, { protocolVersion: 5, properties: { receiveMaximum: 500 } })
-  closers.push(() => reader.endAsync(true))
-  const received: string[] = []
-  const acknowledge: (() => void)[] = []
-  const acknowledged: number[] = []
-  const sentIds: number[] = []
-  deferAcknowledgements(reader, (delivery) => {
-    received.push(String(delivery.packet.payload))
-    sentIds.push(delivery.packet.messageId ?? 0)
-    acknowledge.push(delivery.acknowledge)
-    delivery.readOn()
-  })
-  reader.on('packetsend', (packet) => {
-    if (packet.cmd === 'puback') acknowledged.push(packet.messageId ?? 0)
-  })
-  await new Promise((resolve) => reader.once('connect', resolve))
-  await reader.subscribeAsync(topic, { qos: 1 })
+  const session = { clientId: `deferred-${Math.random()}`, clean: false }
+  const read = async () => {
+    const reader = mqtt.connect(url, {
+      ...session,
+      protocolVersion: 5,
+      properties: { sessionExpiryInterval: 600, receiveMaximum: 500 },
+    })
+    closers.push(() => reader.endAsync(true))
+    const packets: IPublishPacket[] = []
+    deferAcknowledgements(reader, (packet, readOn) => {
+      packets.push(packet)
+      readOn()
+    })
+    await new Promise((resolve) => reader.once('connect', resolve))
+    return { reader, packets }
+  }
+  const payloads = (packets: IPublishPacket[]) => packets.map(({ payload }) => Number(payload))
+  const numbers = (from: number, below: number) => Array.from({ length: below - from }, (_, index) => from + index)
+
+  const first = await read()
+  await first.reader.subscribeAsync(topic, { qos: 1 })
   const writer = await mqtt.connectAsync(url)
   closers.push(() => writer.endAsync(true))
-  await Promise.all(Array.from({ length: 300 }, (_, index) => writer.publishAsync(topic, String(index), { qos: 1 })))
-  await eventually(() => received.length === 300, '300 messages read without an acknowledgement')
-  expect(acknowledged).toEqual([])
-  for (const send of acknowledge) send()
-  await eventually(() => acknowledged.length === 300, '300 acknowledgements')
-  expect(acknowledged).toEqual(sentIds)
-  expect(received).toEqual(Array.from({ length: 300 }, (_, index) => String(index)))
+  await Promise.all(numbers(0, 300).map((number) => writer.publishAsync(topic, String(number), { qos: 1 })))
+  await eventually(() => first.packets.length === 300, '300 messages read without an acknowledgement')
+  expect(payloads(first.packets)).toEqual(numbers(0, 300))
+  acknowledge(
+    first.reader,
+    first.packets.slice(0, 200).map(({ messageId }) => messageId ?? 0),
+  )
+  await first.reader.endAsync()
+
+  const second = await read()
+  await writer.publishAsync(topic, '300', { qos: 1 })
+  await eventually(() => second.packets.length === 101, 'the rest and the new one')
+  expect(payloads(second.packets)).toEqual(numbers(200, 301))
+  expect(second.packets.map(({ dup }) => dup)).toEqual([...numbers(200, 300).map(() => true), false])
+  await mqtt.connectAsync(url, { ...session, clean: true }).then((cleaner) => cleaner.endAsync())
 })
 
 test('an idle Kafka connection sets no timers again and again', async () => {

@@ -12,7 +12,7 @@ const PROGRAMS = [
 ]
 
 /** What Node is given for bridge and consumer: messages on their way die young, if the young generation has room. */
-export const NODE_FLAGS = ['--max-semi-space-size=32']
+export const NODE_FLAGS = ['--max-semi-space-size=64']
 
 export const root = join(import.meta.dirname, '..', '..')
 export const kafkaLib = join(root, '.local', 'kafka', 'lib')
