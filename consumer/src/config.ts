@@ -11,7 +11,7 @@ export const consumerSchema = {
   REDIS_CA_FILE: pemFile(),
   REDIS_DURABILITY: z.enum(['server', 'fsync']).default('server'),
   BATCH_SIZE: integer(1000, 1, 10_000),
-  BATCH_INTERVAL_MS: integer(2, 0, 600_000),
+  BATCH_INTERVAL_MS: integer(0, 0, 600_000),
   HISTORY_RETENTION_SECONDS: integer(18_000, 1, 31_536_000),
   HEALTH_HOST: z.string().default('127.0.0.1'),
   HEALTH_PORT: integer(8001, 0, 65_535),

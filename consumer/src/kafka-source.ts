@@ -19,7 +19,8 @@ const REBALANCE_TIMEOUT_MS = 30_000
 const HEARTBEAT_MS = 2000
 const LAG_MS = 5000
 const REOPEN_MS = 1000
-const COMMIT_MS = 20 // between two commits: Kafka does as much for a commit as for a batch
+const COMMIT_MS = 250 // between two commits: the fetch behind a commit waits for it, for Kafka serves a connection in order
+const LANES_FED = 16 // at a time; each costs kafkajs a round of promises for every fetch, needed or not
 const FETCH_WAIT_MS = 1000
 const FETCH_BYTES = 262_144 // a fetch becomes many times its size in objects; a larger record still comes
 
@@ -249,7 +250,7 @@ export function createKafkaSource(
     await consumer?.run({
       autoCommit: false,
       eachBatchAutoResolve: false,
-      partitionsConsumedConcurrently: 64,
+      partitionsConsumedConcurrently: LANES_FED,
       eachBatch: async ({ batch, resolveOffset, heartbeat, isRunning, isStale }) => {
         const lane = laneOf(batch.partition)
         const from = lane.generation

@@ -1,4 +1,4 @@
-// Writes the work of a batch to Redis in one pipeline: two scripts for some devices at a time, every reply checked.
+// Writes the work of a batch to Redis in one go: two scripts for some devices at a time, every reply checked.
 //
 // The state script refuses to set last_state back: beside the hash it keeps the Kafka position of what it wrote, in a
 // key of the same cluster slot. A writer that was frozen, or a pipeline that a frozen Redis finds in its socket
@@ -34,64 +34,48 @@ const stale = new Counter({ name: 'iot_stale_writes_total', help: 'last states n
 // A script serves many devices: what a call costs, on both sides, is shared by them. Each has its own keys and fails
 // alone. With one device a call both scripts would hold on Redis Cluster too, for their keys share a slot.
 
-// KEYS: for each device last_state and guard. ARGV: partition, guard's life in s, then for each device payload,
-// timestamp, offset, channel, number of messages and the messages to publish.
+// KEYS: for each device last_state and guard. ARGV: for each device payload, timestamp and the position it has: timestamp:partition:offset, of fixed width, so that a position that compares as greater is newer.
 // Answers how many last states were not set, then the number of each device refused and Redis's words.
 const STATE = `
-local partition, life, at, result = ARGV[1], ARGV[2], 3, {0}
-local function store(device, payload, timestamp, offset, channel, from, to)
+local result = {0}
+local position = '^(%d+):(%d+):(%d+)$'
+local function store(device, payload, timestamp, reached)
   local guard = KEYS[2 * device]
-  local kept = redis.call('SET', guard, partition .. ':' .. offset .. ':' .. timestamp, 'EX', life, 'GET')
-  local stale = false
-  if kept then
-    local of, before, at = string.match(kept, '^(%d+):(%d+):(%d+)$')
-    if of == partition then
-      stale = tonumber(offset) < tonumber(before) and tonumber(timestamp) <= tonumber(at)
-    else
-      stale = tonumber(timestamp) < tonumber(at)
+  local kept = redis.call('SET', guard, reached, 'GET')
+  if kept and kept > reached then
+    local at, of, before = string.match(kept, position)
+    local now, partition, offset = string.match(reached, position)
+    if (of == partition and offset < before) or (of ~= partition and at and now < at) then
+      result[1] = result[1] + 1
+      redis.call('SET', guard, kept)
+      return
     end
   end
-  if stale then
-    result[1] = result[1] + 1
-    redis.call('SET', guard, kept, 'EX', life)
-  else
-    redis.call('HSET', KEYS[2 * device - 1], 'payload', payload, 'timestamp', timestamp)
-  end
-  for i = from, to do redis.call('PUBLISH', channel, ARGV[i]) end
+  redis.call('HSET', KEYS[2 * device - 1], 'payload', payload, 'timestamp', timestamp)
 end
 for device = 1, #KEYS / 2 do
-  local last = at + 4 + tonumber(ARGV[at + 4])
-  local ok, why = pcall(store, device, ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], at + 5, last)
+  local ok, why = pcall(store, device, ARGV[3 * device - 2], ARGV[3 * device - 1], ARGV[3 * device])
   if not ok then
     result[#result + 1] = device
     result[#result + 1] = type(why) == 'table' and why.err or tostring(why)
   end
-  at = last + 1
 end
 return result
 `
 
-// KEYS: the histories. ARGV: now, retention in s, then for each device its number of messages, and score and member of
-// each. Answers 0, then as above.
-// The cut-off is never later than the newest message's own timestamp minus the retention: a clock that jumped ahead
-// empties no history.
+// KEYS: the histories. ARGV: retention in s, then for each device the highest score to trim below, the channel, the
+// number of its messages, and score and member of each. Answers 0, then as above.
 const HISTORY = `
-local now, retention, at, result = tonumber(ARGV[1]), ARGV[2], 3, {0}
-local seconds, cut, below = tonumber(retention), nil, nil
-local function store(key, from, to)
-  local newest = 0
-  for i = from, to, 2 do newest = math.max(newest, tonumber(ARGV[i])) end
+local retention, at, result = ARGV[1], 2, {0}
+local function store(key, below, channel, from, to)
   for i = from, to, 1000 do redis.call('ZADD', key, unpack(ARGV, i, math.min(i + 999, to))) end
-  local cutoff = math.min(now, newest) - seconds
-  if cutoff ~= cut then
-    cut, below = cutoff, '(' .. string.format('%d', cutoff)
-  end
   redis.call('ZREMRANGEBYSCORE', key, '-inf', below)
   redis.call('EXPIRE', key, retention)
+  for i = from + 1, to, 2 do redis.call('PUBLISH', channel, ARGV[i]) end
 end
 for device = 1, #KEYS do
-  local last = at + 2 * tonumber(ARGV[at])
-  local ok, why = pcall(store, KEYS[device], at + 1, last)
+  local last = at + 2 + 2 * tonumber(ARGV[at + 2])
+  local ok, why = pcall(store, KEYS[device], ARGV[at], ARGV[at + 1], at + 3, last)
   if not ok then
     result[#result + 1] = device
     result[#result + 1] = type(why) == 'table' and why.err or tostring(why)
@@ -114,6 +98,12 @@ function guardKey(deviceId: string): string {
   const key = lastStateKey(deviceId)
   return /\{[^}]+\}/.test(deviceId) ? `${key}:offset` : `{${key}}:offset`
 }
+
+const padded = (value: string | number, digits: number) => String(value).padStart(digits, '0')
+
+/** What the state script compares: see there. */
+const positionOf = (timestamp: number, partition: number, offset: string): string =>
+  `${padded(timestamp, 16)}:${padded(partition, 6)}:${padded(offset, 16)}`
 
 /** The devices of each call. */
 function shares(devices: DeviceWork[]): DeviceWork[][] {
@@ -191,37 +181,40 @@ export function createRedisSink(
   const writeOnce = async (devices: DeviceWork[], partition: number) => {
     if (!loaded) await load()
     const calls = shares(devices)
-    const pipeline = redis.pipeline()
+    const sent: Promise<unknown>[] = []
+    // One write for all, as a pipeline has it. ioredis's own Pipeline makes a hidden class for each instance, by which
+    // the garbage collector keeps every batch until its next full run.
+    const { stream } = redis
+    stream?.cork()
     const now = Math.floor(Date.now() / 1000)
     for (const call of calls) {
       const keys: string[] = []
       const histories: string[] = []
-      const updates: (string | number)[] = [partition, retentionSeconds]
-      const entries: (string | number)[] = [now, retentionSeconds]
+      const states: (string | number)[] = []
+      const entries: (string | number)[] = [retentionSeconds]
       for (const { deviceId, messages, records } of call) {
         const { payload = '', timestamp = 0 } = messages.at(-1) ?? {}
         keys.push(lastStateKey(deviceId), guardKey(deviceId))
+        states.push(payload, timestamp, positionOf(timestamp, partition, records.at(-1)?.offset ?? '0'))
         histories.push(historyKey(deviceId))
-        updates.push(payload, timestamp, records.at(-1)?.offset ?? '0', updatesChannel(deviceId), messages.length)
-        entries.push(messages.length)
-        for (const { timestamp, text } of messages) {
-          updates.push(text)
-          entries.push(timestamp, text)
-        }
+        let newest = 0
+        for (const message of messages) newest = Math.max(newest, message.timestamp)
+        // never later than the newest message's retention allows: a clock that jumped ahead empties no history
+        entries.push(`(${Math.min(now, newest) - retentionSeconds}`, updatesChannel(deviceId), messages.length)
+        for (const { timestamp, text } of messages) entries.push(timestamp, text)
       }
-      pipeline.call('EVALSHA', STATE_SHA, keys.length, ...keys, ...updates)
-      pipeline.call('EVALSHA', HISTORY_SHA, histories.length, ...histories, ...entries)
+      sent.push(redis.call('EVALSHA', STATE_SHA, keys.length, ...keys, ...states))
+      sent.push(redis.call('EVALSHA', HISTORY_SHA, histories.length, ...histories, ...entries))
     }
-    const replies = (await pipeline.exec()) ?? []
-    if (replies.length !== calls.length * 2)
-      throw new Error(`${replies.length} replies to ${calls.length * 2} commands`)
+    stream?.uncork()
+    const replies = await Promise.allSettled(sent)
     const refused = new Map<DeviceWork, string>()
-    for (const [index, [error, reply]] of replies.entries()) {
-      if (error) {
-        if (error.message.includes('NOSCRIPT')) loaded = false
-        throw error
+    for (const [index, reply] of replies.entries()) {
+      if (reply.status === 'rejected') {
+        if (reply.reason.message.includes('NOSCRIPT')) loaded = false
+        throw reply.reason
       }
-      const [passedOver, ...failures] = reply as [number, ...(number | string)[]]
+      const [passedOver, ...failures] = reply.value as [number, ...(number | string)[]]
       stale.inc(passedOver)
       for (let at = 0; at < failures.length; at += 2) {
         const words = String(failures[at + 1])
