@@ -113,5 +113,6 @@ export function save(part: string, measured: object, keep: boolean): void {
   const all = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : {}
   const machine = { cpu: cpus()[0]?.model, cores: cpus().length, node: process.version }
   all[part] = { at: new Date().toISOString().slice(0, 10), machine, ...measured }
-  writeFileSync(file, `${JSON.stringify(all, null, 1)}\n`)
+  const rounded = (_key: string, value: unknown) => (typeof value === 'number' ? Number(value.toPrecision(6)) : value)
+  writeFileSync(file, `${JSON.stringify(all, rounded, 1)}\n`)
 }
