@@ -24,7 +24,7 @@ export function summarize(runs: Run[]): Row[] {
       Object.fromEntries(
         Object.keys(pick(own[0] as Run)).map((name) => [
           name,
-          Math.round(median(own.map((run) => pick(run)[name] ?? 0))),
+          Math.round(10 * median(own.map((run) => pick(run)[name] ?? 0))) / 10,
         ]),
       )
     return {

@@ -2,7 +2,7 @@
 //
 //   away       no connection, on purpose: Kafka does not take records, the broker keeps the backlog
 //   connecting MQTT.js tries until the broker is there; the subscription is checked at every connect
-//   consuming  messages are read; up to `maxInFlight` wait for their record to be stored
+//   consuming  messages are read; up to `maxInFlight`, or 16 MB, wait for their record to be stored
 //   holding    the limit is reached: the parser stands still and TCP holds the broker back
 //
 // consuming -> holding at the limit; holding -> consuming when one is stored; holding -> away after HOLD_MS, since a
@@ -14,6 +14,7 @@ import { acknowledge, deferAcknowledgements, type Receive } from './deferred-ack
 import { type Broker, createMqttLink } from './mqtt-link.js'
 
 const HOLD_MS = 10_000
+const MAX_IN_FLIGHT_BYTES = 16_000_000 // of payloads: a window of large messages must fit into memory
 const SESSION_EXPIRY_S = 7 * 86_400
 
 const received = new Counter({ name: 'iot_mqtt_received_messages_total', help: 'data messages received' })
@@ -51,6 +52,8 @@ export function createMqttSource(
   let acknowledged = 0 // how many of them at its head are: they are cut off together
   let unclaimed = new Map<number, Pending>() // of the connection before, not acknowledged: the broker sends them again
   let inFlight = 0
+  let inFlightBytes = 0
+  let toAcknowledge = false // soon
   let held: (() => void) | undefined
   let holdTimer: NodeJS.Timeout | undefined
   let stopping = false
@@ -62,8 +65,6 @@ export function createMqttSource(
       this.set(inFlight)
     },
   })
-
-  let toAcknowledge = false
 
   /** Once what was stored together is all marked: one write for all of it. */
   const acknowledgeSoon = () => {
@@ -81,6 +82,8 @@ export function createMqttSource(
     acknowledged = 0
   }
 
+  const isFull = () => inFlight >= options.maxInFlight || inFlightBytes >= MAX_IN_FLIGHT_BYTES
+
   const release = () => {
     clearTimeout(holdTimer)
     const readOn = held
@@ -92,8 +95,9 @@ export function createMqttSource(
   const onStored = (pending: Pending) => {
     pending.stored = true
     inFlight--
+    inFlightBytes -= pending.packet.payload.length
     if (pending.packet.qos > 0) acknowledgeSoon()
-    if (stopping || inFlight >= options.maxInFlight) return
+    if (stopping || isFull()) return
     if (state === 'holding') release()
     else if (state === 'away' && inFlight === 0) connect()
   }
@@ -130,14 +134,15 @@ export function createMqttSource(
       acknowledgeSoon()
     } else {
       inFlight++
+      inFlightBytes += packet.payload.length
       received.inc()
       if (packet.retain) {
         ignored.inc({ reason: 'retained' })
         onStored(pending)
       } else handle(packet, () => onStored(pending))
     }
-    if (inFlight < options.maxInFlight) readOn()
-    else hold(readOn)
+    if (isFull()) hold(readOn)
+    else readOn()
   }
 
   const forgetConnection = () => {

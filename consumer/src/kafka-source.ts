@@ -22,6 +22,7 @@ const REOPEN_MS = 1000
 const COMMIT_MS = 250 // between two commits: the fetch behind a commit waits for it, for Kafka serves a connection in order
 const LANES_FED = 16 // at a time; each costs kafkajs a round of promises for every fetch, needed or not
 const FETCH_WAIT_MS = 1000
+const MAX_BATCH_BYTES = 1_000_000 // of keys and values: whatever BATCH_SIZE says, large messages must fit into memory
 const FETCH_BYTES = 262_144 // a fetch becomes many times its size in objects; a larger record still comes
 
 const stored = new Counter({ name: 'iot_stored_messages_total', help: 'messages written and committed' })
@@ -46,11 +47,14 @@ const lags = new Gauge({
 type Lane = {
   partition: number
   records: SourceRecord[]
+  bytes: number
   firstAtMs: number
   generation: number
   wake: () => void
   room: () => void
 }
+
+const sizeOf = ({ key, value }: SourceRecord): number => (key?.length ?? 0) + (value?.length ?? 0)
 
 export type KafkaSource = {
   start(): Promise<void>
@@ -81,12 +85,28 @@ export function createKafkaSource(
   let draining = false
   let lastProblem: string | null = null
 
+  const isBatch = (lane: Lane) => lane.records.length >= batchSize || lane.bytes >= MAX_BATCH_BYTES
+  const isFull = (lane: Lane) => lane.records.length >= 2 * batchSize || lane.bytes >= 2 * MAX_BATCH_BYTES
+
+  /** The records at the lane's head that make a batch, one at least. */
+  const take = (lane: Lane): { records: SourceRecord[]; bytes: number } => {
+    let count = 0
+    let bytes = 0
+    for (const record of lane.records) {
+      const size = sizeOf(record)
+      if (count > 0 && (count === batchSize || bytes + size > MAX_BATCH_BYTES)) break
+      count++
+      bytes += size
+    }
+    return { records: lane.records.slice(0, count), bytes }
+  }
+
   /** Waits until the lane holds a full batch, its oldest record has waited long enough, or all is to be drained. */
   const filled = async (lane: Lane) => {
     for (;;) {
       const waitMs =
         lane.records.length > 0 ? lane.firstAtMs + batchIntervalMs - performance.now() : Number.POSITIVE_INFINITY
-      if (lane.records.length >= batchSize || waitMs <= 0 || draining) return
+      if (isBatch(lane) || waitMs <= 0 || draining) return
       await new Promise<void>((resolve) => {
         const timer = Number.isFinite(waitMs) ? setTimeout(resolve, Math.ceil(waitMs)) : undefined
         lane.wake = () => {
@@ -102,7 +122,7 @@ export function createKafkaSource(
       await filled(lane)
       if (lane.records.length === 0) return
       const from = lane.generation
-      const records = lane.records.slice(0, batchSize)
+      const { records, bytes } = take(lane)
       const startedMs = performance.now()
       for (let attempt = 0; lane.generation === from; attempt++) {
         try {
@@ -122,6 +142,7 @@ export function createKafkaSource(
       if (lane.generation !== from) continue
       durations.observe((performance.now() - startedMs) / 1000)
       lane.records = lane.records.slice(records.length)
+      lane.bytes -= bytes
       lane.firstAtMs = performance.now()
       lane.room()
       sizes.observe(records.length)
@@ -176,7 +197,7 @@ export function createKafkaSource(
   const laneOf = (partition: number): Lane => {
     let lane = lanes.get(partition)
     if (!lane) {
-      lane = { partition, records: [], firstAtMs: 0, generation, wake: () => {}, room: () => {} }
+      lane = { partition, records: [], bytes: 0, firstAtMs: 0, generation, wake: () => {}, room: () => {} }
       lanes.set(partition, lane)
       running.push(run(lane).catch(onFatal))
     }
@@ -189,6 +210,7 @@ export function createKafkaSource(
     for (const lane of lanes.values()) {
       lane.generation = generation
       lane.records = []
+      lane.bytes = 0
       lane.room()
     }
   }
@@ -256,7 +278,7 @@ export function createKafkaSource(
         const from = lane.generation
         // one batch being written and one being filled: beyond that Kafka keeps the rest
         for (const message of batch.messages) {
-          while (lane.records.length >= 2 * batchSize) {
+          while (isFull(lane)) {
             const room = new Promise<void>((resolve) => {
               const timer = setTimeout(resolve, HEARTBEAT_MS)
               lane.room = () => {
@@ -270,8 +292,9 @@ export function createKafkaSource(
           }
           if (lane.records.length === 0) lane.firstAtMs = performance.now()
           lane.records.push(message)
+          lane.bytes += sizeOf(message)
           resolveOffset(message.offset)
-          if (lane.records.length === 1 || lane.records.length >= batchSize) lane.wake()
+          if (lane.records.length === 1 || isBatch(lane)) lane.wake()
         }
         await heartbeat()
       },
