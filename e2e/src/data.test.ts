@@ -67,6 +67,25 @@ test('text, empty, binary and oversized messages each end where the contract say
   expect(String(letters[1]?.headers?.service)).toBe('mqtt-kafka-bridge')
 })
 
+test('last_state follows the order in Kafka, also when the clock that made the timestamps went back', async () => {
+  const { kafka, topic, redis } = platform
+  const id = platform.id('clock')
+  const producer = kafka.producer()
+  await producer.connect()
+  const send = async (payload: number, timestamp: number) => {
+    const value = `{"device_id":"${id}","payload":${payload},"timestamp":${timestamp}}`
+    await producer.send({ topic, messages: [{ key: id, value, partition: 0 }] })
+    await eventually(async () => (await redis.hget(`device:last_state:${id}`, 'payload')) === String(payload), value)
+  }
+  const now = Math.floor(Date.now() / 1000)
+  await send(1, now)
+  await send(2, now - 3600)
+  await send(3, now - 3600)
+  await send(4, now + 3600)
+  await producer.disconnect()
+  await eventually(async () => (await redis.zcard(`device:history:${id}`)) === 4, 'all four in the history')
+})
+
 test("another producer's garbage is dead-lettered and passed over", async () => {
   const { kafka, topic, redis } = platform
   const id = platform.id('after')

@@ -49,6 +49,30 @@ test('while Redis refuses writes no offset is committed, and nothing is missing 
   expect(await redis.hget(`device:last_state:${id}`, 'payload')).toBe('{"seq":499}')
 })
 
+test('while Kafka is away the bridge holds 16 MB of large readings, however many may be in flight', async () => {
+  await platform.up()
+  const id = platform.id('large')
+  const { redis } = platform
+  await cluster.kafka.stop()
+  const device = await platform.device()
+  const pad = 'x'.repeat(199_900)
+  const reading = (seq: number) => `{"seq":${100 + seq},"pad":"${pad}"}`
+  const bytes = reading(0).length
+  for (const seq of upTo(150)) await device.publishAsync(`${platform.prefix}/${id}/data`, reading(seq), { qos: 1 })
+  const full = Math.ceil(16_000_000 / bytes)
+  const held = async () => /^iot_in_flight_messages (\d+)$/m.exec(await platform.bridge.metrics())?.[1]
+  await eventually(async () => (await held()) === String(full), 'a full window')
+  await eventually(() => platform.bridge.log().includes('leaving the broker'), 'the bridge gives way')
+  expect(await held()).toBe(String(full))
+  await cluster.kafka.start()
+  await eventually(
+    async () => (await redis.hget(`device:last_state:${id}`, 'payload')) === reading(149),
+    'the last one',
+    120_000,
+  )
+  expect(await redis.zcard(`device:history:${id}`)).toBe(150)
+})
+
 test('while Kafka is away no PUBACK goes to the broker: a bridge killed then loses nothing', async () => {
   await platform.up()
   const id = platform.id('unacknowledged')
