@@ -128,11 +128,15 @@ export async function measure(
   counted: () => Promise<number>,
   total: number,
 ): Promise<Throughput> {
-  const sample = async () => ({
-    count: await counted(),
-    atMs: performance.now(),
-    used: Object.fromEntries(Object.entries(pids).map(([name, pid]) => [name, usage(pid)])),
-  })
+  const used: Record<string, Usage> = {} // at the last sample; one that ends before the measurement keeps what it had
+  const sample = async () => {
+    const count = await counted()
+    for (const [name, pid] of Object.entries(pids)) {
+      const now = usage(pid)
+      used[name] = now.peakMb > 0 ? now : (used[name] ?? now)
+    }
+    return { count, atMs: performance.now(), used: { ...used } }
+  }
   type Sample = Awaited<ReturnType<typeof sample>>
   let first: Sample | undefined
   let last = await sample()
