@@ -34,7 +34,9 @@ const stale = new Counter({ name: 'iot_stale_writes_total', help: 'last states n
 // A script serves many devices: what a call costs, on both sides, is shared by them. Each has its own keys and fails
 // alone. With one device a call both scripts would hold on Redis Cluster too, for their keys share a slot.
 
-// KEYS: for each device last_state and guard. ARGV: for each device payload, timestamp and the position it has: timestamp:partition:offset, of fixed width, so that a position that compares as greater is newer.
+// KEYS: for each device last_state and guard. ARGV: for each device payload, timestamp and the position it has:
+// timestamp:partition:offset, of fixed width, so that one that compares as greater is newer; what has another width
+// is not of this form and is replaced.
 // Answers how many last states were not set, then the number of each device refused and Redis's words.
 const STATE = `
 local result = {0}
@@ -42,10 +44,10 @@ local position = '^(%d+):(%d+):(%d+)$'
 local function store(device, payload, timestamp, reached)
   local guard = KEYS[2 * device]
   local kept = redis.call('SET', guard, reached, 'GET')
-  if kept and kept > reached then
+  if kept and #kept == #reached and kept > reached then
     local at, of, before = string.match(kept, position)
     local now, partition, offset = string.match(reached, position)
-    if (of == partition and offset < before) or (of ~= partition and at and now < at) then
+    if (of == partition and offset < before) or (of ~= partition and now < at) then
       result[1] = result[1] + 1
       redis.call('SET', guard, kept)
       return

@@ -78,6 +78,7 @@ test('last_state follows the order in Kafka, also when the clock that made the t
     await eventually(async () => (await redis.hget(`device:last_state:${id}`, 'payload')) === String(payload), value)
   }
   const now = Math.floor(Date.now() / 1000)
+  await redis.set(`{device:last_state:${id}}:offset`, '9:999:9999999999') // of a form that is not today's
   await send(1, now)
   await send(2, now - 3600)
   await send(3, now - 3600)
