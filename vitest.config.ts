@@ -1,5 +1,4 @@
-// Unit tests stand beside the code, tests on real servers in e2e/; those share one set of servers.
-
+// Two projects: `unit`, beside the code, from source, without servers; `e2e`, on real servers that its files share.
 import { defineConfig } from 'vitest/config'
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
 
@@ -16,13 +15,28 @@ class LongestFirst extends BaseSequencer {
   }
 }
 
+const SOURCES = '{shared,bridge,consumer,simulator,stack}/src/**/*.test.ts'
+
 export default defineConfig({
+  resolve: {
+    alias: [{ find: /^@iot\/(\w+)\/(.*)$/, replacement: `${import.meta.dirname}/$1/src/$2.ts` }],
+  },
   test: {
-    include: ['{shared,bridge,consumer,simulator,stack,e2e}/src/**/*.test.ts'],
-    globalSetup: ['e2e/src/global-setup.ts'],
-    testTimeout: 60_000,
-    hookTimeout: 90_000,
     maxWorkers: 6,
     sequence: { sequencer: LongestFirst },
+    projects: [
+      { extends: true, test: { name: 'unit', include: [SOURCES, 'e2e/src/chaos/check.test.ts'] } },
+      {
+        extends: true,
+        test: {
+          name: 'e2e',
+          include: ['e2e/src/**/*.test.ts'],
+          exclude: ['e2e/src/chaos/check.test.ts'],
+          globalSetup: ['e2e/src/global-setup.ts'],
+          testTimeout: 60_000,
+          hookTimeout: 90_000,
+        },
+      },
+    ],
   },
 })

@@ -6,9 +6,10 @@
 // At every new generation of the group the lanes forget what they hold: it is read again from the committed offset,
 // by whoever owns the partition then.
 
+import { backoffMs } from '@iot/shared/backoff'
 import { describe } from '@iot/shared/errors'
 import type { KafkaClient } from '@iot/shared/kafka'
-import { backoffMs, drained } from '@iot/shared/lifecycle'
+import { drained } from '@iot/shared/lifecycle'
 import type { Consumer } from 'kafkajs'
 import type { Logger } from 'pino'
 import { Counter, Gauge, Histogram } from 'prom-client'

@@ -4,11 +4,11 @@ import './kafka-produce.js' // before kafkajs, of which it replaces parts
 import { createRequire } from 'node:module'
 import kafkajs, { type ICustomPartitioner, type Kafka as KafkaClient, logLevel, type SASLOptions } from 'kafkajs'
 import type { Logger } from 'pino'
+import { backoffMs } from './backoff.js'
 import type { CommonConfig } from './config.js'
 import { deadLetterTopic } from './contract.js'
 import { describe } from './errors.js'
 import { partitionOf } from './kafka-produce.js'
-import { backoffMs } from './lifecycle.js'
 
 const { Kafka } = kafkajs
 

@@ -82,7 +82,3 @@ export async function drained(inFlight: Promise<unknown>, withinMs: number): Pro
     () => false,
   )
 }
-
-/** Exponential backoff with jitter: about 100 ms for the first attempt (0), never over 5 s. */
-export const backoffMs = (attempt: number): number =>
-  Math.min(100 * 2 ** Math.min(attempt, 6), 5000) * (0.75 + Math.random() / 2)

@@ -6,10 +6,11 @@
 import type { Message, Producer } from 'kafkajs'
 import type { Logger } from 'pino'
 import { Counter, Gauge, Histogram } from 'prom-client'
+import { backoffMs } from './backoff.js'
 import { DEAD_LETTER_REASONS, type DeadLetter, deadLetterTopic } from './contract.js'
 import { describe } from './errors.js'
 import { type KafkaClient, stickyPartitioner } from './kafka.js'
-import { backoffMs, drained } from './lifecycle.js'
+import { drained } from './lifecycle.js'
 
 const MAX_BATCH_RECORDS = 1000
 const MAX_BATCH_BYTES = 800_000 // Kafka's default for one partition's batch is 1,048,588
