@@ -19,7 +19,6 @@ export const bridgeSchema = {
     .string()
     .regex(/^[^+#\s/][^+#\s]*[^+#\s/]$|^[^+#\s/]$/, 'must be topic levels without wildcards, such as devices')
     .default('devices'),
-  KAFKA_TOPIC_PARTITIONS: integer(6, 1, 10_000),
   DEVICE_OFFLINE_TIMEOUT: integer(60, 1, 86_400),
   MAX_ONLINE_DEVICES: integer(200_000, 1, 10_000_000),
   MAX_PAYLOAD_BYTES: integer(262_144, 1, 100_000_000),

@@ -3,7 +3,9 @@ import { randomBytes } from 'node:crypto'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { given, loadConfig } from '@iot/shared/config'
-import { createKafka, ensureTopics } from '@iot/shared/kafka'
+import { createKafka, kafkaOptions } from '@iot/shared/kafka/client'
+import { createConnections } from '@iot/shared/kafka/connections'
+import { createTopics } from '@iot/shared/kafka/topics'
 import { runService } from '@iot/shared/lifecycle'
 import { createPublisher } from '@iot/shared/publisher'
 import { buildApi } from './api.js'
@@ -39,7 +41,21 @@ runService(
     const stallMs = config.MQTT_STALL_TIMEOUT_MS
     const clientId = config.MQTT_CLIENT_ID ?? keptClientId(config.DATA_DIR)
     const kafka = createKafka(SERVICE, config, logger)
-    const publisher = createPublisher(kafka, topic, SERVICE, logger)
+    const topicOptions = {
+      topic,
+      partitions: config.KAFKA_TOPIC_PARTITIONS,
+      replicationFactor: config.KAFKA_REPLICATION_FACTOR,
+    }
+    const publisher = createPublisher(
+      {
+        topic,
+        service: SERVICE,
+        part: 'kafka',
+        connections: createConnections(kafkaOptions(SERVICE, config, logger)),
+        topics: createTopics(kafka, topicOptions, logger),
+      },
+      logger,
+    )
     const presence = createPresence(config.DEVICE_OFFLINE_TIMEOUT, config.MAX_ONLINE_DEVICES)
 
     const source = createMqttSource(
@@ -67,20 +83,14 @@ runService(
       logger,
     )
 
-    let stopped = false
     lifecycle.onStop('control', control.stop)
     lifecycle.onStop('ingestion', source.stop)
     lifecycle.onStop('publisher', publisher.stop)
-    lifecycle.onStop('intake', async () => {
-      stopped = true
-      source.pause()
-    })
+    lifecycle.onStop('intake', source.pause)
     lifecycle.onStop('api', () => api.close())
     await api.listen({ host: config.API_HOST, port: config.API_PORT })
     logger.info({ addresses: api.addresses(), clientId }, 'API listens')
     control.start()
-    await ensureTopics(kafka, topic, config.KAFKA_TOPIC_PARTITIONS, logger, () => stopped)
-    if (stopped) return
     publisher.start()
     source.start()
   },

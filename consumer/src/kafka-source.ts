@@ -8,7 +8,7 @@
 
 import { backoffMs } from '@iot/shared/backoff'
 import { describe } from '@iot/shared/errors'
-import type { KafkaClient } from '@iot/shared/kafka'
+import type { KafkaClient } from '@iot/shared/kafka/client'
 import { drained } from '@iot/shared/lifecycle'
 import type { Consumer } from 'kafkajs'
 import type { Logger } from 'pino'

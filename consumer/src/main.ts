@@ -2,7 +2,9 @@
 import { given, loadConfig } from '@iot/shared/config'
 import type { DeadLetter } from '@iot/shared/contract'
 import { addHealthRoutes } from '@iot/shared/health'
-import { createKafka } from '@iot/shared/kafka'
+import { createKafka, kafkaOptions } from '@iot/shared/kafka/client'
+import { createConnections } from '@iot/shared/kafka/connections'
+import { createTopics } from '@iot/shared/kafka/topics'
 import { runService } from '@iot/shared/lifecycle'
 import { createPublisher } from '@iot/shared/publisher'
 import { fastify } from 'fastify'
@@ -20,7 +22,21 @@ runService(
   async (config, logger, lifecycle) => {
     const { KAFKA_TOPIC: topic, KAFKA_GROUP_ID: groupId } = config
     const kafka = createKafka(SERVICE, config, logger)
-    const publisher = createPublisher(kafka, topic, SERVICE, logger)
+    const topicOptions = {
+      topic,
+      partitions: config.KAFKA_TOPIC_PARTITIONS,
+      replicationFactor: config.KAFKA_REPLICATION_FACTOR,
+    }
+    const publisher = createPublisher(
+      {
+        topic,
+        service: SERVICE,
+        part: 'dead_letters',
+        connections: createConnections(kafkaOptions(SERVICE, config, logger)),
+        topics: createTopics(kafka, topicOptions, logger),
+      },
+      logger,
+    )
     const sink = createRedisSink(
       {
         url: config.REDIS_URL,

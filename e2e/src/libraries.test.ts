@@ -1,7 +1,7 @@
 // What the data path stands on and no library documents: a new version that behaves otherwise fails here first.
 import { acknowledge, deferAcknowledgements } from '@iot/bridge/deferred-ack'
 import { commonSchema, loadConfig } from '@iot/shared/config'
-import { createKafka } from '@iot/shared/kafka'
+import { createKafka } from '@iot/shared/kafka/client'
 import mqtt, { type IPublishPacket } from 'mqtt'
 import { pino } from 'pino'
 import { afterEach, expect, inject, test } from 'vitest'

@@ -30,6 +30,7 @@ test('an empty environment gives the defaults, and an empty variable counts as n
   const expected = {
     KAFKA_BROKERS: ['127.0.0.1:19092'],
     KAFKA_TOPIC: 'iot-data',
+    KAFKA_TOPIC_PARTITIONS: 6,
     LOG_LEVEL: 'info',
     SHUTDOWN_TIMEOUT_MS: 10_000,
     KAFKA_TLS: false,

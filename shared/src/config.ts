@@ -5,13 +5,15 @@ import { createSecureContext } from 'node:tls'
 import { z } from 'zod'
 
 /** A whole number within bounds, from its decimal text. */
-export const integer = (fallback: number, min: number, max: number) =>
+export const wholeNumber = (min: number, max: number) =>
   z
     .string()
     .regex(/^\d+$/, 'must be a whole number')
     .transform(Number)
     .pipe(z.number().min(min, `must be at least ${min}`).max(max, `must be at most ${max}`))
-    .default(fallback)
+
+/** The same with a default. */
+export const integer = (fallback: number, min: number, max: number) => wholeNumber(min, max).default(fallback)
 
 const read = (path: string): { text: string } | { problem: string } => {
   try {
@@ -57,6 +59,8 @@ export const commonSchema = {
     .string()
     .regex(/^[a-zA-Z0-9._-]{1,200}$/, 'must be 1 to 200 letters, digits, dots, underscores or hyphens')
     .default('iot-data'),
+  KAFKA_TOPIC_PARTITIONS: integer(6, 1, 10_000),
+  KAFKA_REPLICATION_FACTOR: wholeNumber(1, 100).optional(),
   LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
   SHUTDOWN_TIMEOUT_MS: integer(10_000, 100, 600_000),
 }

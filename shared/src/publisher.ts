@@ -1,90 +1,135 @@
-// Publishes records to Kafka in the order given, at least once, for as long as it takes.
+// Publishes records to Kafka, each partition's in the order given, at least once, for as long as it takes.
 //
-// One send is outstanding at a time and carries what arrived meanwhile; a send that failed is repeated identically,
-// so that a device's order holds. The producer is idempotent: the broker drops a repeat whose first try did arrive,
-// also one that a frozen broker finds in its socket later. A producer whose sequence the broker refuses is replaced.
-import type { Message, Producer } from 'kafkajs'
+// One request is outstanding at a broker at a time and carries what arrived meanwhile. What a partition does not
+// acknowledge is sent again, identically, to the broker that leads it then. Every few seconds, and after a failure, the
+// cluster is looked at: who leads, how many partitions there are, whether the topics are there at all.
 import type { Logger } from 'pino'
 import { Counter, Gauge, Histogram } from 'prom-client'
 import { backoffMs } from './backoff.js'
+import { createCondition } from './condition.js'
 import { DEAD_LETTER_REASONS, type DeadLetter, deadLetterTopic } from './contract.js'
 import { describe } from './errors.js'
-import { type KafkaClient, stickyPartitioner } from './kafka.js'
+import type { KafkaConnections, KafkaError, Metadata, PartitionMetadata } from './kafka/connections.js'
+import { partitionOf } from './kafka/partitioner.js'
+import type { KafkaRecord } from './kafka/produce-request.js'
+import { createProducer } from './kafka/producer.js'
+import type { Topics } from './kafka/topics.js'
 import { drained } from './lifecycle.js'
+import { type Batch, createSendQueue, type QueueItem } from './send-queue.js'
+import { createSignal } from './signal.js'
 
-const MAX_BATCH_RECORDS = 1000
+const MAX_REQUEST_RECORDS = 1000
 const MAX_BATCH_BYTES = 800_000 // Kafka's default for one partition's batch is 1,048,588
 const HEADER_BYTES = 300
-const SEQUENCE_ERRORS =
-  /OUT_OF_ORDER_SEQUENCE_NUMBER|DUPLICATE_SEQUENCE_NUMBER|UNKNOWN_PRODUCER_ID|INVALID_PRODUCER_EPOCH|INVALID_PRODUCER_ID_MAPPING/
+const LOOK_MS = 5000 // between two looks at the cluster
+const LOOK_AGAIN_MS = 250 // after a failure
+const PATIENCE_MS = 2000 // a leader that moves is not worth a line
+const BELIEVED_MS = 2000
+const STALLED_MS = 10_000 // nothing stored for so long is a standstill, whatever the cause
+const WATCH_MS = 1000
+const TOO_LARGE = new Set(['MESSAGE_TOO_LARGE', 'RECORD_LIST_TOO_LARGE'])
 
 const published = new Counter({
   name: 'iot_kafka_published_records_total',
   help: 'records stored by Kafka',
   labelNames: ['topic'],
 })
-const connects = new Counter({ name: 'iot_kafka_connects_total', help: 'connections of the producer to Kafka' })
+const connects = new Counter({
+  name: 'iot_kafka_connects_total',
+  help: 'times that the producer reached Kafka after it had not',
+})
 const retries = new Counter({
   name: 'iot_kafka_publish_retries_total',
-  help: 'sends to Kafka that failed and were repeated',
+  help: 'batches of a partition that Kafka did not store and that are sent again',
 })
 const deadLetters = new Counter({ name: 'iot_dead_letters_total', help: 'dead letters stored', labelNames: ['reason'] })
 for (const reason of DEAD_LETTER_REASONS) deadLetters.inc({ reason }, 0) // so that the first one is an increase
 const sizes = new Histogram({
   name: 'iot_kafka_publish_batch_records',
-  help: 'records in one send',
+  help: 'records in one request',
   buckets: [1, 5, 20, 50, 100, 200, 500, 1000],
 })
 const durations = new Histogram({
   name: 'iot_kafka_publish_duration_seconds',
-  help: 'time from a send to its acknowledgement',
+  help: 'time from a request to its answer',
   buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5],
+})
+const publishers = new Set<Publisher>()
+new Gauge({
+  name: 'iot_kafka_publish_queue_records',
+  help: 'records waiting for Kafka',
+  collect() {
+    this.set([...publishers].reduce((sum, { waiting }) => sum + waiting, 0))
+  },
 })
 
 /** A record for `iot-data`; `source` and `original` (the payload as it came) are what its dead letter would carry. */
 export type OutgoingRecord = { deviceId: string; value: string; source: string; original: Buffer }
 
-type Item = {
-  topic: string
-  message: Message
-  bytes: number
-  record?: OutgoingRecord
-  letter?: DeadLetter
-  onStored: () => void
-}
+type Outgoing = KafkaRecord & { reading?: OutgoingRecord; letter?: DeadLetter }
 
 export type Publisher = {
+  /** Records that wait for Kafka. */
+  readonly waiting: number
   start(): void
-  /** Queues a record; `onStored` is called once, in the order of the calls, when Kafka has it (`acks=all`). */
+  /** Queues a record; `onStored` is called once, when Kafka has it (`acks=all`); for each device in order. */
   publish(record: OutgoingRecord, onStored: () => void): void
-  /** Queues a dead letter, in the same order as the records. */
+  /** Queues a dead letter. */
   deadLetter(letter: DeadLetter, onStored: () => void): void
-  /** Null while Kafka takes what is published, else what is wrong. */
+  /** Null while Kafka stores what is published, else what is wrong. */
   check(): string | null
   /** Waits until everything queued is stored, if Kafka takes it in time, then disconnects. */
   stop(withinMs: number): Promise<void>
 }
 
-/** @param service the name written to the header `service` of dead letters */
-export function createPublisher(kafka: KafkaClient, topic: string, service: string, logger: Logger): Publisher {
-  let queue: Item[] = []
-  let producer: Producer | undefined
-  let problem: string | null = 'not connected yet'
-  let maxBytes = MAX_BATCH_BYTES
-  let cutBytes = MAX_BATCH_BYTES // what is kept of a dead letter that Kafka does not take whole
-  let wake = () => {}
-  let stopping = false
-  let running: Promise<void> | undefined
-
-  new Gauge({
-    name: 'iot_kafka_publish_queue_records',
-    help: 'records waiting for Kafka',
-    collect() {
-      this.set(queue.length)
+/**
+ * @param options.service the name written to the header `service` of dead letters
+ * @param options.part what the publisher is called in readiness and metrics
+ * @param options.topics creates the topics where they are missing
+ */
+export function createPublisher(
+  options: { topic: string; service: string; part: string; connections: KafkaConnections; topics: Topics },
+  logger: Logger,
+): Publisher {
+  const { topic, service, connections, topics } = options
+  const letterTopic = deadLetterTopic(topic)
+  const producer = createProducer(connections)
+  const queue = createSendQueue<Outgoing>({
+    maxRecords: MAX_REQUEST_RECORDS,
+    maxBytes: MAX_BATCH_BYTES,
+    partitionOf: (key, partitions) => partitionOf(Buffer.from(key), partitions),
+    backoffMs,
+    onRedistribute(name, partitions) {
+      logger.warn({ topic: name }, 'the topic has fewer partitions than before; distributing records again')
+      for (let partition = 0; partition < partitions; partition++) {
+        producer.forget(name, partition)
+        failing.delete(`${name}/${partition}`)
+      }
     },
+    nowMs: () => performance.now(),
   })
+  const condition = createCondition(
+    options.part,
+    { wrong: 'Kafka is not accepting records; retrying', right: 'Kafka is accepting records' },
+    logger,
+  )
+  const failing = new Map<string, { sinceMs: number; problem: string }>() // by partition
+  const busy = new Set<number>() // brokers with a request outstanding
+  const stored = createSignal()
+  const look = createSignal()
+  const stopped = createSignal()
+  let leaders = new Map<string, Map<number, number | null>>()
+  const counts = new Map<string, number>() // partitions of each topic, as believed
+  const shrunk = new Map<string, { count: number; sinceMs: number }>() // topics that seem to have fewer partitions
+  let unusable: { sinceMs: number; problem: string } | null = null // the cluster, or a topic as a whole
+  let isReached = false
+  let wasReached = false
+  let cutBytes = MAX_BATCH_BYTES // what is kept of a dead letter that Kafka does not take whole
+  let stopping = false
+  let watching: Promise<void> | undefined
+  let watchdog: NodeJS.Timeout | undefined
 
-  const letterItem = (letter: DeadLetter, onStored: () => void, cut = false): Item => {
+  const letterItem = (letter: DeadLetter, onStored: () => void, cut = false): QueueItem<Outgoing> => {
     const value = cut && letter.value ? letter.value.subarray(0, cutBytes) : letter.value
     const headers: Record<string, string> = {
       reason: letter.reason,
@@ -93,146 +138,204 @@ export function createPublisher(kafka: KafkaClient, topic: string, service: stri
       timestamp: String(Math.floor(Date.now() / 1000)),
     }
     if (cut && letter.value) headers.truncated_from = String(letter.value.length)
-    const message = { key: letter.deviceId ?? null, value, headers, partition: 0 }
-    return { topic: deadLetterTopic(topic), message, bytes: (value?.length ?? 0) + HEADER_BYTES, letter, onStored }
+    const record = { key: letter.deviceId ?? null, value, headers, letter }
+    return { topic: letterTopic, key: null, record, bytes: (value?.length ?? 0) + HEADER_BYTES, onStored }
   }
 
-  const push = (item: Item) => {
+  const push = (item: QueueItem<Outgoing>) => {
     queue.push(item)
-    wake()
+    pump()
   }
 
-  const take = (): Item[] => {
-    let bytes = 0
-    let count = 0
-    for (const item of queue) {
-      bytes += item.bytes
-      if (count > 0 && (bytes > maxBytes || count === MAX_BATCH_RECORDS)) break
-      count++
-    }
-    return queue.slice(0, count)
-  }
-
-  /** Connects anew with the same producer id, so that the broker still knows a repeat for what it is. */
-  const reconnect = async () => {
-    await producer?.disconnect().catch(() => {})
-    producer ??= kafka.producer({
-      idempotent: true,
-      maxInFlightRequests: 1,
-      allowAutoTopicCreation: false,
-      createPartitioner: stickyPartitioner,
-      retry: { retries: Number.MAX_SAFE_INTEGER }, // silences a warning; the client's own limit is what holds
+  /** Sends what can be sent: to every broker that has no request outstanding. */
+  const pump = () => {
+    const batches = queue.take((name, partition) => {
+      const leader = leaders.get(name)?.get(partition)
+      return leader !== undefined && leader !== null && !busy.has(leader)
     })
-    await producer.connect()
-    connects.inc()
-  }
-
-  const replaceProducer = async () => {
-    await producer?.disconnect().catch(() => {})
-    producer = undefined
-  }
-
-  const send = async (batch: Item[]) => {
-    if (!producer || problem !== null) await reconnect()
-    const byTopic = new Map<string, Message[]>()
-    for (const { topic: to, message } of batch) {
-      const messages = byTopic.get(to)
-      if (messages) messages.push(message)
-      else byTopic.set(to, [message])
+    const byLeader = new Map<number, Batch<Outgoing>[]>()
+    for (const batch of batches) {
+      const leader = leaders.get(batch.topic)?.get(batch.partition)
+      if (leader === undefined || leader === null) throw new Error(`${batch.topic}/${batch.partition} has no leader`)
+      const together = byLeader.get(leader)
+      if (together) together.push(batch)
+      else byLeader.set(leader, [batch])
     }
-    const topicMessages = [...byTopic].map(([to, messages]) => ({ topic: to, messages }))
-    await producer?.sendBatch({ acks: -1, topicMessages })
+    for (const [leader, together] of byLeader) void send(leader, together)
   }
 
-  /** Kafka refused the batch for its size: less at a time, down to the one record that is too large by itself. */
-  const shrink = async (batch: Item[]) => {
-    await replaceProducer() // another grouping under the same sequence numbers would be taken for a repeat
-    const [only] = batch
-    if (batch.length > 1) {
-      maxBytes = batch.reduce((sum, item) => sum + item.bytes, 0) / 2
-    } else if (only) {
-      const { record, letter } = only
-      if (record) {
-        const { source, deviceId, original } = record
-        queue[0] = letterItem({ reason: 'too_large', source, deviceId, value: original }, only.onStored)
-      } else if (letter) {
-        cutBytes = Math.floor(Math.min(cutBytes, letter.value?.length ?? 0) / 2)
-        queue[0] = letterItem(letter, only.onStored, true)
-      }
+  const send = async (leader: number, batches: Batch<Outgoing>[]) => {
+    busy.add(leader)
+    const sentMs = performance.now()
+    const results = await producer.send(
+      leader,
+      batches.map(({ topic: name, partition, items }) => ({
+        topic: name,
+        partition,
+        records: items.map(({ record }) => record),
+      })),
+    )
+    busy.delete(leader)
+    sizes.observe(batches.reduce((sum, { items }) => sum + items.length, 0))
+    durations.observe((performance.now() - sentMs) / 1000)
+    for (const [index, batch] of batches.entries()) settle(batch, results[index] as KafkaError | null)
+    assess()
+    pump()
+  }
+
+  const settle = (batch: Batch<Outgoing>, error: KafkaError | null) => {
+    const name = `${batch.topic}/${batch.partition}`
+    if (error === null) {
+      failing.delete(name)
+      published.inc({ topic: batch.topic }, batch.items.length)
+      for (const { record } of batch.items) if (record.letter) deadLetters.inc({ reason: record.letter.reason })
+      queue.stored(batch)
+      stored.wake()
+    } else if (TOO_LARGE.has(error.type ?? '')) {
+      const item = queue.tooLarge(batch)
+      if (item) replaceTooLarge(item)
+    } else {
+      if (error.type === 'INVALID_RECORD') giveKeys(batch)
+      retries.inc(1)
+      const sinceMs = failing.get(name)?.sinceMs ?? performance.now()
+      failing.set(name, { sinceMs, problem: `${name}: ${describe(error)}` })
+      setTimeout(pump, queue.failed(batch))
+      look.wake()
     }
   }
 
-  const run = async () => {
+  /** A record that Kafka does not take by itself becomes a dead letter, and that is cut until it fits. */
+  const replaceTooLarge = ({ record, onStored }: QueueItem<Outgoing>) => {
+    if (record.reading) {
+      const { source, deviceId, original } = record.reading
+      push(letterItem({ reason: 'too_large', source, deviceId, value: original }, onStored))
+    } else if (record.letter) {
+      cutBytes = Math.floor(Math.min(cutBytes, record.letter.value?.length ?? 0) / 2)
+      push(letterItem(record.letter, onStored, true))
+    } else throw new Error('a record is neither a reading nor a dead letter')
+  }
+
+  /** A compacted topic takes no record without a key. */
+  const giveKeys = (batch: Batch<Outgoing>) => {
+    for (const { record } of batch.items) record.key ??= ''
+  }
+
+  /** Looks at the cluster again and again, sooner when something failed. */
+  const watch = async () => {
     for (let attempt = 0; ; ) {
-      if (queue.length === 0) {
-        if (stopping) return
-        if (producer && problem === null) {
-          await new Promise<void>((resolve) => {
-            wake = resolve
-          })
-          continue
-        }
-      }
-      const batch = take()
       try {
-        const sentMs = performance.now()
-        await send(batch)
-        if (batch.length > 0) {
-          sizes.observe(batch.length)
-          durations.observe((performance.now() - sentMs) / 1000)
-        }
+        const metadata = await connections.metadata([topic, letterTopic])
+        if (!isReached) connects.inc()
+        isReached = wasReached = true
         attempt = 0
-        if (problem !== null) logger.info('Kafka takes records')
-        problem = null
-        maxBytes = Math.min(maxBytes * 2, MAX_BATCH_BYTES)
-        queue = queue.slice(batch.length)
-        let letters = 0
-        for (const { letter, onStored } of batch) {
-          if (letter) {
-            letters++
-            deadLetters.inc({ reason: letter.reason })
-          }
-          onStored()
-        }
-        published.inc({ topic }, batch.length - letters)
-        published.inc({ topic: deadLetterTopic(topic) }, letters)
-      } catch (err) {
-        const { type = '', cause } = err as { type?: string; cause?: { type?: string } }
-        const code = type || cause?.type || ''
-        if (batch.length > 0 && /MESSAGE_TOO_LARGE|RECORD_LIST_TOO_LARGE/.test(code)) {
-          await shrink(batch)
-          continue
-        }
-        retries.inc()
-        if (attempt === 0)
-          logger.warn({ error: describe(err), waiting: queue.length }, 'Kafka does not take records, trying on')
-        problem = `Kafka: ${describe(err)}`
-        if (SEQUENCE_ERRORS.test(code)) await replaceProducer()
-        await new Promise((resolve) => setTimeout(resolve, backoffMs(attempt++)))
-        if (stopping && queue.length === 0) return
+        adopt(metadata)
+        assess()
+        pump()
+        await topics.tend(metadata)
+      } catch (error) {
+        isReached = false
+        setUnusable(describe(error))
+        assess()
+        attempt++
       }
+      if (stopping) return
+      if (attempt > 0) await stopped.wait(backoffMs(attempt))
+      else if (unusable !== null || failing.size > 0) await stopped.wait(LOOK_AGAIN_MS)
+      else await look.wait(LOOK_MS)
     }
   }
 
-  return {
-    start() {
-      running = run()
+  const setUnusable = (problem: string | null) => {
+    if (problem === null) unusable = null
+    else unusable = { sinceMs: unusable?.sinceMs ?? performance.now(), problem }
+  }
+
+  /** Takes over what the cluster says of the topics. */
+  const adopt = (metadata: Metadata) => {
+    const found = new Map<string, Map<number, number | null>>()
+    const problems: string[] = []
+    for (const [name, partitions] of metadata.topics) {
+      if (partitions instanceof Error) {
+        problems.push(`topic ${name}: ${describe(partitions)}`)
+        continue
+      }
+      if (isDoubtful(name, partitions.length)) {
+        problems.push(`topic ${name} has ${partitions.length} partitions, fewer than before`)
+        continue
+      }
+      found.set(name, new Map(partitions.map(({ partition, leader }) => [partition, leader])))
+      queue.setPartitions(name, partitions.length)
+      const problem = weakness(name, partitions)
+      if (problem) problems.push(problem)
+    }
+    leaders = found
+    setUnusable(problems[0] ?? null)
+  }
+
+  /** Fewer partitions are believed when they stay so: a broker that lags tells of how it was. */
+  const isDoubtful = (name: string, count: number): boolean => {
+    const before = counts.get(name) ?? 0
+    if (count >= before) shrunk.delete(name)
+    else {
+      const seen = shrunk.get(name)
+      if (seen?.count !== count) shrunk.set(name, { count, sinceMs: performance.now() })
+      if (seen?.count !== count || performance.now() - seen.sinceMs < BELIEVED_MS) return true
+    }
+    counts.set(name, count)
+    return false
+  }
+
+  const weakness = (name: string, partitions: PartitionMetadata[]): string | null => {
+    const leaderless = partitions.find(({ leader }) => leader === null)
+    if (leaderless) return `${name}/${leaderless.partition} has no leader`
+    const needed = topics.minInSync(name)
+    const under = partitions.find(({ inSync }) => inSync < needed)
+    return under ? `${name}/${under.partition} has ${under.inSync} in-sync replicas, ${needed} are needed` : null
+  }
+
+  /** Decides whether records are being stored, from everything that is known. */
+  const assess = () => {
+    const now = performance.now()
+    const lasting = [unusable, ...failing.values()].find((one) => one && now - one.sinceMs >= PATIENCE_MS)
+    if (lasting) condition.wrong(`Kafka: ${lasting.problem}`, { waiting: queue.size })
+    else if (queue.stalledMs() >= STALLED_MS)
+      condition.wrong('Kafka: nothing was stored for 10 s', { waiting: queue.size })
+    else if (unusable === null && failing.size === 0) condition.right()
+  }
+
+  const publisher: Publisher = {
+    get waiting() {
+      return queue.size
     },
-    publish(record, onStored) {
-      const bytes = Buffer.byteLength(record.value) + HEADER_BYTES
-      push({ topic, message: { key: record.deviceId, value: record.value }, bytes, record, onStored })
+    start() {
+      publishers.add(publisher)
+      watching = watch()
+      watchdog = setInterval(assess, WATCH_MS)
+    },
+    publish(reading, onStored) {
+      const { deviceId, value } = reading
+      const record = { key: deviceId, value, reading }
+      push({ topic, key: deviceId, record, bytes: Buffer.byteLength(value) + HEADER_BYTES, onStored })
     },
     deadLetter(letter, onStored) {
       push(letterItem(letter, onStored, (letter.value?.length ?? 0) > MAX_BATCH_BYTES))
     },
-    check: () => problem,
+    check: () => condition.check() ?? (wasReached ? null : 'Kafka: not connected yet'),
     async stop(withinMs) {
-      stopping = true
-      wake()
-      if (running && !(await drained(running, withinMs))) {
-        logger.warn({ waiting: queue.length }, 'stopped with records that Kafka has not taken: they come again')
+      const isEmpty = async () => {
+        while (queue.size > 0) await stored.wait()
       }
-      await producer?.disconnect()
+      if (!(await drained(isEmpty(), withinMs))) {
+        logger.warn({ waiting: queue.size }, 'stopped with records that Kafka has not stored: they are redelivered')
+      }
+      stopping = true
+      clearInterval(watchdog)
+      look.wake()
+      stopped.wake()
+      publishers.delete(publisher)
+      await connections.close()
+      await watching
     },
   }
+  return publisher
 }

@@ -1,0 +1,174 @@
+// Connections to the brokers of a Kafka cluster by their number, over kafkajs's own (its sockets, TLS, SASL and
+// encodings), but with the answer of Kafka for each topic and partition: kafkajs's cluster throws the first error of a
+// response and forgets the rest of it, and decides by broker what a failed send still owes, which loses records when a
+// leader moves (https://github.com/tulios/kafkajs/issues/1303).
+import { createRequire } from 'node:module'
+import { pause } from '../backoff.js'
+import { withDeadline } from '../lifecycle.js'
+import type { KafkaOptions } from './client.js'
+
+const require = createRequire(import.meta.url)
+const inside = (module: string) => require(`kafkajs/src/${module}`)
+
+const METADATA_MS = 3000 // then another broker is asked
+const REQUEST_MS = 8000
+const CLOSE_MS = 500
+
+export type ProtocolRequest = { request: { apiVersion: number; encode(): Promise<unknown> }; response: Response }
+type Response = { decode(bytes: Buffer): Promise<unknown>; parse(decoded: unknown): Promise<unknown> }
+type Definitions = { versions: string[] }
+type Broker = {
+  isConnected(): boolean
+  connect(): Promise<void>
+  disconnect(): Promise<void>
+  lookupRequest(apiKey: number, definitions: Definitions): (args: unknown) => ProtocolRequest
+  connectionPool: { send(request: ProtocolRequest): Promise<unknown> }
+}
+const BrokerClass = inside('broker') as new (options: object) => Broker
+const PoolClass = inside('network/connectionPool') as new (options: object) => unknown
+const { requests } = inside('protocol/requests') as { requests: Record<string, Definitions> }
+const apiKeys = inside('protocol/requests/apiKeys') as Record<string, number>
+const createSocketFactory = inside('network/socketFactory') as () => unknown
+const { createLogger } = inside('loggers') as { createLogger(options: object): unknown }
+const { createErrorFromCode } = inside('protocol/error') as { createErrorFromCode(code: number): KafkaError }
+
+/** An error of Kafka's, `type` is its name in the protocol; or of the connection, without one. */
+export type KafkaError = Error & { type?: string }
+
+/** The error that stands for a code in a response; null for 0, success. */
+export const errorOf = (code: number): KafkaError | null => (code === 0 ? null : createErrorFromCode(code))
+
+/** `leader` is null where no broker leads the partition now. */
+export type PartitionMetadata = { partition: number; leader: number | null; replicas: number; inSync: number }
+export type Metadata = {
+  brokers: number
+  /** By topic; an error where the topic cannot be used, such as UNKNOWN_TOPIC_OR_PARTITION. */
+  topics: Map<string, PartitionMetadata[] | KafkaError>
+}
+type MetadataResponse = {
+  brokers: { nodeId: number; host: string; port: number }[]
+  topicMetadata: {
+    topic: string
+    topicErrorCode: number
+    partitionMetadata: { partitionId: number; leader: number; replicas: number[]; isr: number[] }[]
+  }[]
+}
+
+export type KafkaConnections = {
+  /** Asks any broker that answers about these topics, and remembers where each broker is. @throws when none answers */
+  metadata(topics: string[]): Promise<Metadata>
+  /**
+   * Sends a request to a broker; `null` means any that is known. A connection that failed is opened again next time.
+   * @param change replaces parts of the request that kafkajs would send
+   * @throws {KafkaError} when there is no connection or no answer within 8 s; error codes in the answer do not throw
+   */
+  ask<T>(node: number | null, api: string, args: unknown, change?: (made: ProtocolRequest) => void): Promise<T>
+  close(): Promise<void>
+}
+
+/** Opens nothing until it is asked. */
+export function createConnections(options: KafkaOptions): KafkaConnections {
+  const { brokers, logLevel, logCreator, ...access } = options
+  const logger = createLogger({ level: logLevel, logCreator }) as object
+  const nodes = new Map<number, { address: string; broker: Broker }>()
+  const seeds = brokers.map((address) => ({ address, broker: openAt(address) }))
+  let preferred = 0 // rotates past those that do not answer
+
+  function openAt(address: string): Broker {
+    const colon = address.lastIndexOf(':')
+    const connectionPool = new PoolClass({
+      ...access,
+      socketFactory: createSocketFactory(),
+      host: address.slice(0, colon),
+      port: Number(address.slice(colon + 1)),
+      requestTimeout: REQUEST_MS,
+      enforceRequestTimeout: true,
+      logger,
+    })
+    return new BrokerClass({ connectionPool, logger, allowAutoTopicCreation: false })
+  }
+
+  const request = async (broker: Broker, api: string, args: unknown, change?: (made: ProtocolRequest) => void) => {
+    try {
+      if (!broker.isConnected()) await broker.connect()
+      const definitions = requests[api]
+      const apiKey = apiKeys[api]
+      if (!definitions || apiKey === undefined) throw new Error(`kafkajs knows no request ${api}`)
+      const made = broker.lookupRequest(apiKey, definitions)(args)
+      made.response = { decode: made.response.decode, parse: async (decoded) => decoded }
+      change?.(made)
+      return await broker.connectionPool.send(made)
+    } catch (error) {
+      drop(broker) // whatever still arrives on it is of no use
+      throw error
+    }
+  }
+
+  const drop = (broker: Broker) => void broker.disconnect().catch(() => {})
+
+  /** Known brokers first, then the addresses of the configuration. */
+  const candidates = () => {
+    const all = [...nodes.values(), ...seeds]
+    return all.map((_, index) => all[(index + preferred) % all.length] as (typeof all)[number])
+  }
+
+  const remember = (response: MetadataResponse) => {
+    for (const { nodeId, host, port } of response.brokers) {
+      const address = `${host}:${port}`
+      const known = nodes.get(nodeId)
+      if (known?.address === address) continue
+      if (known) drop(known.broker)
+      nodes.set(nodeId, { address, broker: openAt(address) })
+    }
+    for (const [nodeId, { broker }] of nodes) {
+      if (response.brokers.some((one) => one.nodeId === nodeId)) continue
+      drop(broker)
+      nodes.delete(nodeId)
+    }
+  }
+
+  return {
+    async metadata(topics) {
+      let last: unknown
+      for (const { broker } of candidates()) {
+        try {
+          const asked = request(broker, 'Metadata', { topics, allowAutoTopicCreation: false })
+          const response = (await withDeadline(asked, METADATA_MS)) as MetadataResponse
+          if (response.brokers.length === 0) throw new Error('the broker knows no cluster yet')
+          remember(response)
+          return asMetadata(response)
+        } catch (error) {
+          preferred++
+          drop(broker)
+          last = error
+        }
+      }
+      throw last
+    },
+    async ask<T>(node: number | null, api: string, args: unknown, change?: (made: ProtocolRequest) => void) {
+      const found = node === null ? candidates()[0] : nodes.get(node)
+      if (!found) throw new Error(`broker ${node} is not part of the cluster now`)
+      return (await request(found.broker, api, args, change)) as T
+    },
+    async close() {
+      const all = [...nodes.values(), ...seeds]
+      nodes.clear()
+      // kafkajs waits for the answers that are outstanding: those of a frozen broker never come
+      await Promise.race([Promise.all(all.map(({ broker }) => broker.disconnect().catch(() => {}))), pause(CLOSE_MS)])
+    },
+  }
+}
+
+function asMetadata({ brokers, topicMetadata }: MetadataResponse): Metadata {
+  const topics = new Map<string, PartitionMetadata[] | KafkaError>()
+  for (const { topic, topicErrorCode, partitionMetadata } of topicMetadata) {
+    const partitions = partitionMetadata.map(({ partitionId, leader, replicas, isr }) => ({
+      partition: partitionId,
+      leader: leader < 0 ? null : leader,
+      replicas: replicas.length,
+      inSync: isr.length,
+    }))
+    topics.set(topic, errorOf(topicErrorCode) ?? partitions.sort((a, b) => a.partition - b.partition))
+  }
+  return { brokers: brokers.length, topics }
+}
