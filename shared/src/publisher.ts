@@ -121,6 +121,8 @@ export function createPublisher(
   let leaders = new Map<string, Map<number, number | null>>()
   const counts = new Map<string, number>() // partitions of each topic, as believed
   const shrunk = new Map<string, { count: number; sinceMs: number }>() // topics that seem to have fewer partitions
+  let leading = 0 // how many brokers lead partitions
+  let isPumpDue = false
   let unusable: { sinceMs: number; problem: string } | null = null // the cluster, or a topic as a whole
   let isReached = false
   let wasReached = false
@@ -144,11 +146,14 @@ export function createPublisher(
 
   const push = (item: QueueItem<Outgoing>) => {
     queue.push(item)
-    pump()
+    if (isPumpDue || busy.size === leading) return
+    isPumpDue = true
+    queueMicrotask(pump) // once for what comes together
   }
 
   /** Sends what can be sent: to every broker that has no request outstanding. */
   const pump = () => {
+    isPumpDue = false
     const batches = queue.take((name, partition) => {
       const leader = leaders.get(name)?.get(partition)
       return leader !== undefined && leader !== null && !busy.has(leader)
@@ -269,6 +274,7 @@ export function createPublisher(
       if (problem) problems.push(problem)
     }
     leaders = found
+    leading = new Set([...found.values()].flatMap((partitions) => [...partitions.values()])).size
     setUnusable(problems[0] ?? null)
   }
 
