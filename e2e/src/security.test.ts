@@ -75,7 +75,7 @@ async function startSecured(wsPort: number): Promise<Cluster> {
   ]
   return assemble(
     {
-      kafka: (port) => startKafka(port, data, port, kafka),
+      kafka: (port) => startKafka(port, data, port, [], kafka),
       redis: (port) => startRedis(port, data, redis(port), isTlsUp),
       mosquitto: (port) => startMosquitto(port, data, mosquitto, isTlsUp),
     },

@@ -31,10 +31,13 @@ test('a problem is one line and one count however often it is met, and its end i
   expect(await count()).toBe(1)
 })
 
-test('other words are another line, but the same standstill', async () => {
-  const { lines, condition, count } = planted()
+test('other words are the same standstill, and another line only when they come later', async () => {
+  const { lines, clock, condition, count } = planted()
   condition.wrong('not connected')
+  condition.wrong('timed out')
+  clock.nowMs += 10_000
   condition.wrong('no leader')
+  expect(condition.check()).toBe('no leader')
   expect(lines).toEqual(['stopped: not connected', 'stopped: no leader'])
   expect(await count()).toBe(1)
 })

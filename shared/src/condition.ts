@@ -5,6 +5,8 @@ import { Counter } from 'prom-client'
 
 /** The same words are logged again only after this long: a server that flaps does not fill the disk. */
 const REPEAT_MS = 60_000
+/** Other words for the same standstill are news only after this long: one cause often shows in several ways. */
+const CHANGE_MS = 10_000
 const REMEMBERED = 50
 
 const standstills = new Counter({
@@ -36,16 +38,23 @@ export function createCondition(
   standstills.inc({ part }, 0) // so that the first one is an increase
   const loggedMs = new Map<string, number>()
   let problem: string | null = null
+  let lastLoggedMs = Number.NEGATIVE_INFINITY
+
+  const isNews = (words: string, isNew: boolean) => {
+    const before = loggedMs.get(words) ?? Number.NEGATIVE_INFINITY
+    return nowMs() - before >= REPEAT_MS && (isNew || nowMs() - lastLoggedMs >= CHANGE_MS)
+  }
 
   return {
     wrong(words, fields = {}) {
-      if (problem === null) standstills.inc({ part })
+      const isNew = problem === null
+      if (isNew) standstills.inc({ part })
       if (problem === words) return
       problem = words
-      const before = loggedMs.get(words)
-      if (before !== undefined && nowMs() - before < REPEAT_MS) return
+      if (!isNews(words, isNew)) return
       if (loggedMs.size >= REMEMBERED) loggedMs.clear()
-      loggedMs.set(words, nowMs())
+      lastLoggedMs = nowMs()
+      loggedMs.set(words, lastLoggedMs)
       logger.warn({ ...fields, error: words }, messages.wrong)
     },
     right() {

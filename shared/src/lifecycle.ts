@@ -62,11 +62,11 @@ export function runService<C extends { LOG_LEVEL: string; SHUTDOWN_TIMEOUT_MS: n
   start(config, logger, { onStop: (part, close) => void closers.push({ name: part, close }), fail }).catch(fail)
 }
 
-/** Rejects when `promise` takes longer than `timeoutMs`. */
-export async function withDeadline<T>(promise: Promise<T>, timeoutMs: number): Promise<T> {
+/** Rejects when `promise` takes longer than `timeoutMs`, with `what` in its message. */
+export async function withDeadline<T>(promise: Promise<T>, timeoutMs: number, what = 'not done'): Promise<T> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`not done within ${timeoutMs} ms`)), timeoutMs)
+    timer = setTimeout(() => reject(new Error(`${what} within ${timeoutMs} ms`)), timeoutMs)
   })
   return Promise.race([promise, late]).finally(() => clearTimeout(timer))
 }

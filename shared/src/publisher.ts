@@ -294,8 +294,8 @@ export function createPublisher(
   const weakness = (name: string, partitions: PartitionMetadata[]): string | null => {
     const leaderless = partitions.find(({ leader }) => leader === null)
     if (leaderless) return `${name}/${leaderless.partition} has no leader`
-    const needed = topics.minInSync(name)
-    const under = partitions.find(({ inSync }) => inSync < needed)
+    const needed = topics.minInSync(name) // of a partition with fewer replicas Kafka 4 asks for all of them
+    const under = partitions.find(({ inSync, replicas }) => inSync < Math.min(needed, replicas))
     return under ? `${name}/${under.partition} has ${under.inSync} in-sync replicas, ${needed} are needed` : null
   }
 
@@ -304,9 +304,10 @@ export function createPublisher(
     const now = performance.now()
     const lasting = [unusable, ...failing.values()].find((one) => one && now - one.sinceMs >= PATIENCE_MS)
     if (lasting) condition.wrong(`Kafka: ${lasting.problem}`, { waiting: queue.size })
-    else if (queue.stalledMs() >= STALLED_MS)
-      condition.wrong('Kafka: nothing was stored for 10 s', { waiting: queue.size })
-    else if (unusable === null && failing.size === 0) condition.right()
+    else if (queue.stalledMs() >= STALLED_MS) {
+      const why = producer.isThrottled() ? 'a quota throttles the producer' : 'nothing was stored for 10 s'
+      condition.wrong(`Kafka: ${why}`, { waiting: queue.size })
+    } else if (unusable === null && failing.size === 0) condition.right()
   }
 
   const publisher: Publisher = {

@@ -12,6 +12,8 @@ export type ClusterOptions = {
   kafkaProxy?: number
   /** Further options, as on the command line. */
   redisOptions?: string[]
+  /** Further lines of Kafka's server.properties. */
+  kafkaProperties?: string[]
   /** Where the local processes' data goes, and stays. */
   dir?: string
 }
@@ -24,7 +26,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
   const dir = options.dir ?? mkdtempSync(join(parent, 'servers-'))
   return assemble(
     {
-      kafka: (port) => startKafka(port, dir, options.kafkaProxy),
+      kafka: (port) => startKafka(port, dir, options.kafkaProxy, options.kafkaProperties),
       redis: (port) => startRedis(port, dir, options.redisOptions),
       mosquitto: (port) => startMosquitto(port, dir),
     },

@@ -178,6 +178,7 @@ export async function startKafka(
   port: number,
   dataDir: string,
   advertised = port,
+  furtherProperties: string[] = [],
   access: { protocol: string; properties: string[]; format: string[]; isUp: typeof isKafkaUp } = {
     protocol: 'PLAINTEXT',
     properties: [],
@@ -211,7 +212,7 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 auto.create.topics.enable=false
-${access.properties.join('\n')}
+${[...access.properties, ...furtherProperties].join('\n')}
 `,
   )
   const java = ['java', '-Xmx512m', '-cp', `${kafkaLib}/*`]

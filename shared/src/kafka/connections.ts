@@ -133,7 +133,7 @@ export function createConnections(options: KafkaOptions): KafkaConnections {
       for (const { broker } of candidates()) {
         try {
           const asked = request(broker, 'Metadata', { topics, allowAutoTopicCreation: false })
-          const response = (await withDeadline(asked, METADATA_MS)) as MetadataResponse
+          const response = (await withDeadline(asked, METADATA_MS, 'no answer')) as MetadataResponse
           if (response.brokers.length === 0) throw new Error('the broker knows no cluster yet')
           remember(response)
           return asMetadata(response)

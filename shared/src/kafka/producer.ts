@@ -32,16 +32,22 @@ export type Producer = {
   send(leader: number, batches: PartitionBatch[]): Promise<(KafkaError | null)[]>
   /** Forgets a partition: what it holds next has nothing to do with what was sent before (a topic created again). */
   forget(topic: string, partition: number): void
+  /** Whether Kafka makes us wait since we sent more than a quota allows. */
+  isThrottled(): boolean
 }
 
 type Identity = { producerId: bigint; producerEpoch: number }
 type Position = Identity & { sequence: number }
-type ProduceResponse = { topics: { topicName: string; partitions: { partition: number; errorCode: number }[] }[] }
+type ProduceResponse = {
+  clientSideThrottleTime?: number // ms
+  topics: { topicName: string; partitions: { partition: number; errorCode: number }[] }[]
+}
 
 const keyOf = ({ topic, partition }: { topic: string; partition: number }) => `${topic}/${partition}`
 
 export function createProducer(connections: KafkaConnections): Producer {
   const positions = new Map<string, Position>()
+  let throttledUntilMs = 0
   let identity: Promise<Identity> | undefined // for partitions that have none yet
 
   const requestIdentity = async (): Promise<Identity> => {
@@ -92,6 +98,7 @@ export function createProducer(connections: KafkaConnections): Producer {
       } catch (error) {
         return batches.map(() => error as KafkaError)
       }
+      throttledUntilMs = Math.max(throttledUntilMs, performance.now() + (response.clientSideThrottleTime ?? 0))
       const answers = new Map<string, number>()
       for (const { topicName, partitions } of response.topics)
         for (const { partition, errorCode } of partitions)
@@ -105,6 +112,7 @@ export function createProducer(connections: KafkaConnections): Producer {
     forget(topic, partition) {
       renew({ topic, partition, records: [] })
     },
+    isThrottled: () => throttledUntilMs > performance.now(),
   }
 }
 
