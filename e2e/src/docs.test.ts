@@ -1,4 +1,4 @@
-// One schema for each service: the README's table, .env.example and the compose file say the same as it does.
+// One schema for each service: docs/configuration.md, .env.example and the compose file say the same as it does.
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -17,8 +17,8 @@ const defaults = Object.fromEntries(
 const names = Object.keys(shape).sort()
 const belongsTo = (name: string) => (name in commonSchema ? 'both' : name in bridgeSchema ? 'bridge' : 'consumer')
 
-test("the README's table has every variable, with its service and default", () => {
-  const rows = [...read('README.md').matchAll(/^\| `([A-Z_]+)` \| (\w+) \| (.*?) \|/gm)]
+test('docs/configuration.md has every variable, with its service and default', () => {
+  const rows = [...read('docs/configuration.md').matchAll(/^\| `([A-Z_]+)` \| (\w+) \| (.*?) \|/gm)]
   expect(rows.map(([, name]) => name).sort()).toEqual(names)
   for (const [, name = '', service, fallback] of rows) {
     expect(service, name).toBe(belongsTo(name))
