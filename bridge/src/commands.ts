@@ -5,7 +5,7 @@ import { isDeviceId } from '@iot/shared/contract'
 import type { MqttClient } from 'mqtt'
 import type { Logger } from 'pino'
 import { Counter } from 'prom-client'
-import { type Broker, createMqttLink } from './mqtt-link.js'
+import { type Broker, createMqttLink } from './mqtt/link.js'
 
 const hellos = new Counter({ name: 'iot_hello_messages_total', help: 'hello messages', labelNames: ['outcome'] })
 const replies = new Counter({ name: 'iot_command_replies_total', help: "devices' replies", labelNames: ['outcome'] })
@@ -26,7 +26,14 @@ export type ControlConnection = {
 }
 
 export function createControlConnection(
-  options: { broker: Broker; clientId: string; prefix: string; timeoutMs: number; stallMs: number },
+  options: {
+    broker: Broker
+    clientId: string
+    canaryTopic: string
+    prefix: string
+    timeoutMs: number
+    stallMs: number
+  },
   onHello: (deviceId: string) => void,
   onReply: (deviceId: string, payload: Buffer) => boolean,
   logger: Logger,
@@ -41,6 +48,7 @@ export function createControlConnection(
       broker: options.broker,
       clientId: options.clientId,
       topics: [`${options.prefix}/+/hello`, `${options.prefix}/+/commands/ack`],
+      canaryTopic: options.canaryTopic,
       stallMs: options.stallMs,
     },
     {
