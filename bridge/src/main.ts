@@ -8,14 +8,15 @@ import { createConnections } from '@iot/shared/kafka/connections'
 import { createTopics } from '@iot/shared/kafka/topics'
 import { runService } from '@iot/shared/lifecycle'
 import { createPublisher } from '@iot/shared/publisher'
-import { buildApi } from './api.js'
-import { createCommandRecords } from './command-records.js'
+import { createCommandRecords } from './api/command-records.js'
+import { addCommandRoutes, describeInvalid } from './api/commands.js'
+import { addDeviceRoutes } from './api/devices.js'
+import { buildHttp, closeHttp } from './api/http.js'
 import { createControlConnection } from './commands.js'
 import { bridgeSchema, checkApiAccess } from './config.js'
 import { deviceIdOf, ingest } from './ingest.js'
 import { createMqttSource } from './mqtt-source.js'
 import { createPresence } from './presence.js'
-import { addRoutes } from './routes.js'
 
 const SERVICE = 'mqtt-kafka-bridge'
 
@@ -76,9 +77,20 @@ runService(
       records.reply,
       logger,
     )
-    const api = await buildApi(
-      { keys: config.API_KEY ?? [], callsPerSecond: config.API_RATE_LIMIT },
-      (app) => addRoutes(app, presence, records, control.send, config.DEVICE_OFFLINE_TIMEOUT * 1000),
+    const api = await buildHttp(
+      {
+        title: 'IoT ingestion platform',
+        description: 'Who is online, and commands to devices.',
+        keys: config.API_KEY ?? [],
+        callsPerSecond: config.API_RATE_LIMIT,
+        trustProxy: config.API_TRUST_PROXY,
+        hosts: [config.API_HOST, ...(config.API_ALLOWED_HOSTS ?? [])],
+        describeInvalid,
+      },
+      (app) => {
+        addDeviceRoutes(app, presence)
+        addCommandRoutes(app, presence, records, control.send, config.DEVICE_OFFLINE_TIMEOUT * 1000)
+      },
       { kafka: publisher.check, ingestion: source.check, control: control.check },
       logger,
     )
@@ -87,7 +99,10 @@ runService(
     lifecycle.onStop('ingestion', source.stop)
     lifecycle.onStop('publisher', publisher.stop)
     lifecycle.onStop('intake', source.pause)
-    lifecycle.onStop('api', () => api.close())
+    lifecycle.onStop('api', (withinMs) => {
+      records.stop()
+      return closeHttp(api, withinMs)
+    })
     await api.listen({ host: config.API_HOST, port: config.API_PORT })
     logger.info({ addresses: api.addresses(), clientId }, 'API listens')
     control.start()

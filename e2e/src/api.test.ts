@@ -158,8 +158,10 @@ test('the description names every route, answer and error', async () => {
     '409',
     '413',
     '415',
+    '421',
     '429',
     '500',
+    '502',
     '503',
     '504',
   ])
