@@ -5,7 +5,7 @@ import { isDeviceId } from '@iot/shared/contract'
 import type { MqttClient } from 'mqtt'
 import type { Logger } from 'pino'
 import { Counter } from 'prom-client'
-import { type Broker, createMqttLink } from './mqtt-link.js'
+import { type Broker, createMqttLink } from './mqtt/link.js'
 
 const NO_MATCHING_SUBSCRIBERS = 0x10 // in a PUBACK of MQTT 5 (3.4.2.1)
 const NOT_AUTHORIZED = 0x87
@@ -34,7 +34,14 @@ export type ControlConnection = {
 }
 
 export function createControlConnection(
-  options: { broker: Broker; clientId: string; prefix: string; timeoutMs: number; stallMs: number },
+  options: {
+    broker: Broker
+    clientId: string
+    canaryTopic: string
+    prefix: string
+    timeoutMs: number
+    stallMs: number
+  },
   onHello: (deviceId: string) => void,
   onReply: (deviceId: string, payload: Buffer) => string,
   logger: Logger,
@@ -51,6 +58,7 @@ export function createControlConnection(
       broker: options.broker,
       clientId: options.clientId,
       topics: [`${options.prefix}/+/hello`, `${options.prefix}/+/commands/ack`],
+      canaryTopic: options.canaryTopic,
       stallMs: options.stallMs,
     },
     {

@@ -3,6 +3,8 @@
 import { isIP } from 'node:net'
 import { ConfigError, commonSchema, integer, pemFile, url } from '@iot/shared/config'
 import { z } from 'zod'
+import { BINARY_PAYLOADS } from './ingest.js'
+import { prefixProblem } from './topics.js'
 
 const list = (text: string): string[] =>
   text
@@ -21,16 +23,20 @@ export const bridgeSchema = {
   MQTT_KEY_FILE: pemFile(),
   MQTT_CLIENT_ID: z
     .string()
-    .regex(/^[^+#\s]{1,200}$/, 'must be 1 to 200 characters without spaces, + and #')
+    .regex(/^[^+#\s$][^+#\s]{0,199}$/, 'must be 1 to 200 characters without spaces, + and #, and not begin with $')
     .optional(),
   MQTT_STALL_TIMEOUT_MS: integer(30_000, 0, 3_600_000),
   MQTT_TOPIC_PREFIX: z
     .string()
-    .regex(/^[^+#\s/][^+#\s]*[^+#\s/]$|^[^+#\s/]$/, 'must be topic levels without wildcards, such as devices')
+    .superRefine((prefix, context) => {
+      const message = prefixProblem(prefix)
+      if (message !== null) context.addIssue({ code: 'custom', message })
+    })
     .default('devices'),
   DEVICE_OFFLINE_TIMEOUT: integer(60, 1, 86_400),
   MAX_ONLINE_DEVICES: integer(200_000, 1, 10_000_000),
   MAX_PAYLOAD_BYTES: integer(262_144, 1, 100_000_000),
+  BINARY_PAYLOADS: z.enum(BINARY_PAYLOADS).default('dead-letter'),
   MAX_IN_FLIGHT: integer(2000, 1, 60_000),
   COMMAND_TIMEOUT_MS: integer(5000, 100, 60_000),
   API_KEY: z
