@@ -8,7 +8,7 @@ import { createPublisher } from '@iot/shared/publisher'
 import { fastify } from 'fastify'
 import { consumerSchema } from './config.js'
 import { createKafkaSource } from './kafka-source.js'
-import { createRedisSink } from './redis-sink.js'
+import { createRedisSink } from './redis/sink.js'
 import { createStoring } from './storing.js'
 
 const SERVICE = 'kafka-redis-consumer'
