@@ -29,6 +29,7 @@ export function createConnection(url: string, access: RedisAccess, isRefused: ()
 
 /** An error of ioredis's as one of ours: RefusedError or LostError, or itself when it is none of Redis's doing. */
 export function translated(error: unknown): Error {
+  if (error instanceof RefusedError || error instanceof LostError) return error
   if (!(error instanceof Error)) return new Error(String(error))
   if (error.name === 'ReplyError') return new RefusedError(wordsOf(error.message))
   if (/timed out/i.test(error.message)) return new RefusedError(`no reply within ${COMMAND_TIMEOUT_MS / 1000} s`)

@@ -14,17 +14,19 @@ export type Durability = {
   start(): void
   /**
    * Call it before a write; what it returns, called after the write, waits until that is on disk.
-   * @throws when Redis was restarted in between, or cannot do so: the write is to be repeated
+   * @throws RefusedError when the server cannot do so, and only new connections may find one that can; LostError
+   * when a connection is or was lost: in either case the write is to be repeated
    */
   begin(): () => Promise<void>
   stop(): void
 }
 
 /**
- * @param writing the connection that writes
+ * @param writing the connection that writes; whenever it closes, the waiting one is renewed too
  * @param waiting a connection that nobody else uses, not connected yet
+ * @param onReady called when both are connected, so that a write can be tried
  */
-export function createDurability(writing: Redis, waiting: Redis): Durability {
+export function createDurability(writing: Redis, waiting: Redis, onReady: () => void): Durability {
   const away = new LostError('the connection for REDIS_DURABILITY=fsync is not there yet')
   let problem: Error | null = away
   /** Bumped on every connect and close: unchanged over write and wait, one Redis process has answered both. */
@@ -34,24 +36,30 @@ export function createDurability(writing: Redis, waiting: Redis): Durability {
   let running: Promise<void> | null = null
   let next: Promise<void> | null = null
 
-  writing.on('close', () => {
-    writingRun = null
-  })
+  const look = () => {
+    if (writingRun !== null && waitingRun !== null) onReady()
+  }
   writing.on('ready', async () => {
     writingRun = await runId(writing).catch(() => null)
+    look()
+  })
+  writing.on('close', () => {
+    writingRun = null
+    waiting.disconnect(true) // it may still be waiting there, or the address may lead elsewhere by now
   })
   waiting.on('ready', async () => {
     connections++
-    waitingRun = null
     try {
       problem = await lacking(waiting)
       waitingRun = await runId(waiting)
     } catch (error) {
       problem = translated(error)
     }
+    look()
   })
   waiting.on('close', () => {
     connections++
+    waitingRun = null
     problem ??= away
   })
   waiting.on('error', (error) => {
@@ -59,17 +67,12 @@ export function createDurability(writing: Redis, waiting: Redis): Durability {
   })
 
   const flush = async () => {
-    try {
-      const replies = await waiting.pipeline().set(FSYNC_KEY, Date.now()).call('WAITAOF', 1, 0, WAIT_MS).exec()
-      for (const [error] of replies ?? []) if (error) throw error
-      expectReply(replies?.length, 2)
-      const [local] = (replies?.[1]?.[1] ?? []) as unknown[]
-      if (local === 0) throw new RefusedError('Redis has not written its append-only file')
-      expectReply(local, 1)
-    } catch (error) {
-      waiting.disconnect(true) // it may still be waiting there, or no longer be the server that the address leads to
-      throw translated(error)
-    }
+    const replies = await waiting.pipeline().set(FSYNC_KEY, Date.now()).call('WAITAOF', 1, 0, WAIT_MS).exec()
+    for (const [error] of replies ?? []) if (error) throw translated(error)
+    expectReply(replies?.length, 2)
+    const [local] = (replies?.[1]?.[1] ?? []) as unknown[]
+    if (local === 0) throw new RefusedError('Redis has not written its append-only file')
+    expectReply(local, 1)
   }
 
   /** A wait that begins after this call: one that runs already may have begun before the write. */
@@ -89,13 +92,9 @@ export function createDurability(writing: Redis, waiting: Redis): Durability {
   return {
     start: () => void waiting.connect().catch(() => {}),
     begin() {
-      if (problem instanceof RefusedError) waiting.disconnect(true) // asked again on the next connection
       if (problem !== null) throw problem
       if (writingRun === null || waitingRun === null) throw away
-      if (writingRun !== waitingRun) {
-        waiting.disconnect(true)
-        throw new LostError('the two connections lead to different servers')
-      }
+      if (writingRun !== waitingRun) throw new RefusedError('the two connections lead to different servers')
       const before = connections
       return async () => {
         await flushed()
@@ -117,6 +116,8 @@ async function lacking(connection: Redis): Promise<RefusedError | null> {
   const version = /redis_version:(\S+)/.exec(await connection.info('server'))?.[1] ?? '?'
   if (version.localeCompare(MIN_VERSION, 'en', { numeric: true }) < 0)
     return new RefusedError(`REDIS_DURABILITY=fsync needs Redis ${MIN_VERSION} or newer, this is ${version}`)
-  const isOn = /aof_enabled:1/.test(await connection.info('persistence'))
-  return isOn ? null : new RefusedError('REDIS_DURABILITY=fsync needs Redis with appendonly yes')
+  const persistence = await connection.info('persistence')
+  if (/^loading:1/m.test(persistence)) return new RefusedError('LOADING Redis is loading the dataset in memory')
+  if (/^aof_enabled:1/m.test(persistence)) return null
+  return new RefusedError('REDIS_DURABILITY=fsync needs Redis with appendonly yes')
 }

@@ -52,7 +52,7 @@ export function createRedisSink(
   const acceptance = createAcceptance(logger)
   const connection = () => createConnection(url, access, () => acceptance.check() !== null)
   const redis = connection()
-  const durability = options.durability === 'fsync' ? createDurability(redis, connection()) : null
+  const durability = options.durability === 'fsync' ? createDurability(redis, connection(), () => void probe()) : null
   let areScriptsLoaded = false
   let ticker: NodeJS.Timeout | undefined
 
@@ -61,7 +61,7 @@ export function createRedisSink(
   redis.on('ready', () => {
     areScriptsLoaded = false
     connects.inc()
-    void probe()
+    if (!durability) void probe()
   })
 
   /** Runs what uses the connection, and gives the connection up when Redis's words say that another may do better. */
@@ -79,12 +79,13 @@ export function createRedisSink(
   }
 
   /** Stores what `use` writes, on disk too where that is asked for. */
-  const stored = async <T>(use: () => Promise<T>): Promise<T> => {
-    const onDisk = durability?.begin()
-    const result = await connected(use)
-    await onDisk?.()
-    return result
-  }
+  const stored = <T>(use: () => Promise<T>): Promise<T> =>
+    connected(async () => {
+      const onDisk = durability?.begin()
+      const result = await use()
+      await onDisk?.()
+      return result
+    })
 
   const probe = async () => {
     try {
