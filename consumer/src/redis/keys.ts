@@ -2,11 +2,11 @@
 import { lastStateKey } from '@iot/shared/contract'
 
 /**
- * All keys of the consumer's own begin otherwise than a device's, so that no device id can name one of them.
- * The CRC16 of this prefix is 0 (`padk` makes it so): put before a key, it leaves the key in its Redis Cluster slot,
- * whatever braces the key holds.
+ * Begins otherwise than a device's keys, so that no device id can name a guard. Its CRC16 is 0 (`hgi` makes it so): put
+ * before a key, it leaves the key in its Redis Cluster slot, whatever braces the key holds. It is as short as that
+ * allows, for Redis hashes the whole key two times for each device and batch.
  */
-const GUARD = 'iot-consumer:guard:padk:'
+const GUARD = 'guardhgi:'
 
 /** Holds the position of what last_state shows; in the slot of the device's last_state key. */
 export const guardKey = (deviceId: string): string => GUARD + lastStateKey(deviceId)
