@@ -6,6 +6,7 @@ import type { MqttClient } from 'mqtt'
 import type { Logger } from 'pino'
 import { Counter } from 'prom-client'
 import { type Broker, createMqttLink } from './mqtt/link.js'
+import { parseTopic } from './topics.js'
 
 const NO_MATCHING_SUBSCRIBERS = 0x10 // in a PUBACK of MQTT 5 (3.4.2.1)
 const NOT_AUTHORIZED = 0x87
@@ -42,7 +43,7 @@ export function createControlConnection(
     timeoutMs: number
     stallMs: number
   },
-  onHello: (deviceId: string) => void,
+  onHello: (deviceId: string, payload: Buffer) => void,
   onReply: (deviceId: string, payload: Buffer) => string,
   logger: Logger,
 ): ControlConnection {
@@ -73,13 +74,14 @@ export function createControlConnection(
           if (packet.cmd === 'pingreq') pings.push(pinged.shift() ?? (() => {}))
         })
         client.on('message', (from, payload, packet) => {
-          const [device = '', ...kind] = from.slice(options.prefix.length + 1).split('/')
-          if (kind.join('/') === 'hello') {
-            const outcome = packet.retain ? 'retained' : isDeviceId(device) ? 'seen' : 'invalid_device_id'
+          const parsed = parseTopic(from, prefix)
+          if (parsed?.kind === 'hello') {
+            const { deviceId } = parsed
+            const outcome = packet.retain ? 'retained' : isDeviceId(deviceId) ? 'seen' : 'invalid_device_id'
             hellos.inc({ outcome })
-            if (outcome === 'seen') onHello(device)
-          } else if (kind.join('/') === 'commands/ack') {
-            replies.inc({ outcome: packet.retain ? 'retained' : onReply(device, payload) })
+            if (outcome === 'seen') onHello(deviceId, payload)
+          } else if (parsed?.kind === 'commands/ack') {
+            replies.inc({ outcome: packet.retain ? 'retained' : onReply(parsed.deviceId, payload) })
           }
         })
       },

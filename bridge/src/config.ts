@@ -33,7 +33,14 @@ export const bridgeSchema = {
       if (message !== null) context.addIssue({ code: 'custom', message })
     })
     .default('devices'),
+  TIMESTAMP_PRECISION: z.enum(['s', 'us']).default('s'),
   DEVICE_OFFLINE_TIMEOUT: integer(60, 1, 86_400),
+  PRESENCE_FROM: z
+    .string()
+    .default('hello')
+    .transform((text) => text.replaceAll(' ', ''))
+    .refine((text) => text === 'hello' || text === 'hello,data', 'must be hello, or hello,data'),
+  PRESENCE_OFFLINE_PAYLOAD: z.string().max(1000, 'must have at most 1000 characters').optional(),
   MAX_ONLINE_DEVICES: integer(200_000, 1, 10_000_000),
   MAX_PAYLOAD_BYTES: integer(262_144, 1, 100_000_000),
   BINARY_PAYLOADS: z.enum(BINARY_PAYLOADS).default('dead-letter'),

@@ -14,7 +14,8 @@ import { createControlConnection } from './commands.js'
 import { bridgeSchema, checkApiAccess } from './config.js'
 import { loadIdentity } from './identity.js'
 import { createMqttSource } from './mqtt/source.js'
-import { createPresence } from './presence.js'
+import { createHello, createPresence } from './presence.js'
+import { createTimestamps } from './timestamps.js'
 
 const SERVICE = 'mqtt-kafka-bridge'
 
@@ -55,7 +56,7 @@ runService(
       },
       logger,
     )
-    const presence = createPresence(config.DEVICE_OFFLINE_TIMEOUT, config.MAX_ONLINE_DEVICES)
+    const presence = createPresence(config.DEVICE_OFFLINE_TIMEOUT, config.MAX_ONLINE_DEVICES, logger)
 
     const source = createMqttSource(
       {
@@ -67,7 +68,16 @@ runService(
         maxPayloadBytes: config.MAX_PAYLOAD_BYTES,
         stallMs,
       },
-      createAccept({ prefix, maxPayloadBytes: config.MAX_PAYLOAD_BYTES, binary: config.BINARY_PAYLOADS }, publisher),
+      createAccept(
+        {
+          prefix,
+          maxPayloadBytes: config.MAX_PAYLOAD_BYTES,
+          binary: config.BINARY_PAYLOADS,
+          timestamp: createTimestamps(config.TIMESTAMP_PRECISION),
+          ...(config.PRESENCE_FROM === 'hello,data' ? { onReading: presence.seen } : {}),
+        },
+        publisher,
+      ),
       logger,
     )
     const records = createCommandRecords()
@@ -80,7 +90,7 @@ runService(
         timeoutMs: config.COMMAND_TIMEOUT_MS,
         stallMs,
       },
-      presence.seen,
+      createHello(presence, config.PRESENCE_OFFLINE_PAYLOAD),
       records.reply,
       logger,
     )

@@ -16,7 +16,7 @@ function build(outcomes: CommandOutcome[] = []) {
   app.setSerializerCompiler(serializerCompiler)
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, body, done) => done(null, body))
-  const presence = createPresence(60, 200_000)
+  const presence = createPresence(60, 200_000, { warn: () => {} })
   const records = createCommandRecords()
   const sent: string[] = []
   const send = async (_deviceId: string, text: string) => {

@@ -167,12 +167,12 @@ function toCall(devices: DeviceWork[], partition: number, retentionSeconds: numb
   const now = Math.floor(Date.now() / 1000)
   for (const work of devices) {
     const { deviceId, messages } = work
-    const { payload, timestamp, offset } = newestOf(work)
+    const { message, offset } = newestOf(work)
     states.push(lastStateKey(deviceId), guardKey(deviceId))
-    stateArguments.push(payload, timestamp, positionOf(timestamp, partition, offset))
+    stateArguments.push(message.payload, message.timestamp, positionOf(message.seconds, partition, offset))
     histories.push(historyKey(deviceId))
     let latest = 0
-    for (const message of messages) latest = Math.max(latest, message.timestamp)
+    for (const { seconds } of messages) latest = Math.max(latest, seconds)
     // never later than the latest message's retention allows: a clock that jumped ahead empties no history
     entries.push(`(${Math.min(now, latest) - retentionSeconds}`, updatesChannel(deviceId), messages.length)
     for (const { timestamp, text } of messages) entries.push(timestamp, text)
@@ -223,8 +223,8 @@ function observe(devices: DeviceWork[], refused: Refusal[]): void {
   const storedAt = Date.now() / 1000
   for (const work of devices) {
     if (without.has(work)) continue
-    const { timestamp } = newestOf(work)
-    newestStored = Math.max(newestStored, timestamp)
-    delays.observe(Math.max(storedAt - timestamp, 0))
+    const { seconds } = newestOf(work).message
+    newestStored = Math.max(newestStored, seconds)
+    delays.observe(Math.max(storedAt - seconds, 0))
   }
 }
