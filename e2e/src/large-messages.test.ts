@@ -100,22 +100,6 @@ test('MQTT 5: kept whole where Kafka takes it, else cut; what is above the annou
   await bridge.ready()
 })
 
-test('properties without end do not keep the bridge busy', async () => {
-  const platform = await platformOn(inject('mqttPort'))
-  const { prefix, bridge, redis } = platform
-  await platform.up()
-  const device = await sender()
-  const userProperties = Object.fromEntries(Array.from({ length: 250_000 }, (_, index) => [String(index), 'x']))
-  const cpuSeconds = async () => Number(/^process_cpu_seconds_total (\S+)$/m.exec(await bridge.metrics())?.[1])
-  const before = await cpuSeconds()
-  for (let time = 0; time < 5; time++)
-    device.publish(`${prefix}/${platform.id('props')}/data`, String(time), { qos: 1, properties: { userProperties } })
-  const stored = async () => (await redis.hget(lastStateKey(platform.id('props')), 'payload')) === '4'
-  await eventually(stored, 'the readings')
-  expect((await cpuSeconds()) - before).toBeLessThan(2) // 15 MB of properties, read one by one, take it 5 to 15
-  expect(await connects(platform)).toBe(1)
-})
-
 test('a broker that ignores the announced size: cut all the same; another packet of that size ends the connection', async () => {
   const announced = new Map<string, number | undefined>()
   let ingestion: Client | undefined
