@@ -6,14 +6,16 @@ import { createTopics } from '@iot/shared/kafka/topics'
 import { runService } from '@iot/shared/lifecycle'
 import { createPublisher } from '@iot/shared/publisher'
 import { createAccept } from './accept.js'
-import { buildApi } from './api.js'
-import { createCommandRecords } from './command-records.js'
+import { createCommandRecords } from './api/command-records.js'
+import { addCommandRoutes, describeInvalid } from './api/commands.js'
+import { addDeviceRoutes } from './api/devices.js'
+import { buildHttp, closeHttp } from './api/http.js'
 import { createControlConnection } from './commands.js'
 import { bridgeSchema, checkApiAccess } from './config.js'
 import { loadIdentity } from './identity.js'
 import { createMqttSource } from './mqtt/source.js'
-import { createPresence } from './presence.js'
-import { addRoutes } from './routes.js'
+import { createHello, createPresence } from './presence.js'
+import { createTimestamps } from './timestamps.js'
 
 const SERVICE = 'mqtt-kafka-bridge'
 
@@ -54,7 +56,7 @@ runService(
       },
       logger,
     )
-    const presence = createPresence(config.DEVICE_OFFLINE_TIMEOUT, config.MAX_ONLINE_DEVICES)
+    const presence = createPresence(config.DEVICE_OFFLINE_TIMEOUT, config.MAX_ONLINE_DEVICES, logger)
 
     const source = createMqttSource(
       {
@@ -66,7 +68,16 @@ runService(
         maxPayloadBytes: config.MAX_PAYLOAD_BYTES,
         stallMs,
       },
-      createAccept({ prefix, maxPayloadBytes: config.MAX_PAYLOAD_BYTES, binary: config.BINARY_PAYLOADS }, publisher),
+      createAccept(
+        {
+          prefix,
+          maxPayloadBytes: config.MAX_PAYLOAD_BYTES,
+          binary: config.BINARY_PAYLOADS,
+          timestamp: createTimestamps(config.TIMESTAMP_PRECISION),
+          ...(config.PRESENCE_FROM === 'hello,data' ? { onReading: presence.seen } : {}),
+        },
+        publisher,
+      ),
       logger,
     )
     const records = createCommandRecords()
@@ -79,13 +90,24 @@ runService(
         timeoutMs: config.COMMAND_TIMEOUT_MS,
         stallMs,
       },
-      presence.seen,
+      createHello(presence, config.PRESENCE_OFFLINE_PAYLOAD),
       records.reply,
       logger,
     )
-    const api = await buildApi(
-      { keys: config.API_KEY ?? [], callsPerSecond: config.API_RATE_LIMIT },
-      (app) => addRoutes(app, presence, records, control.send, config.DEVICE_OFFLINE_TIMEOUT * 1000),
+    const api = await buildHttp(
+      {
+        title: 'IoT ingestion platform',
+        description: 'Who is online, and commands to devices.',
+        keys: config.API_KEY ?? [],
+        callsPerSecond: config.API_RATE_LIMIT,
+        trustProxy: config.API_TRUST_PROXY,
+        hosts: [config.API_HOST, ...(config.API_ALLOWED_HOSTS ?? [])],
+        describeInvalid,
+      },
+      (app) => {
+        addDeviceRoutes(app, presence)
+        addCommandRoutes(app, presence, records, control.send, config.DEVICE_OFFLINE_TIMEOUT * 1000)
+      },
       { kafka: publisher.check, ingestion: source.check, control: control.check },
       logger,
     )
@@ -94,7 +116,10 @@ runService(
     lifecycle.onStop('ingestion', source.stop)
     lifecycle.onStop('publisher', publisher.stop)
     lifecycle.onStop('intake', source.pause)
-    lifecycle.onStop('api', () => api.close())
+    lifecycle.onStop('api', (withinMs) => {
+      records.stop()
+      return closeHttp(api, withinMs)
+    })
     await api.listen({ host: config.API_HOST, port: config.API_PORT })
     logger.info({ addresses: api.addresses(), clientId: identity.clientId }, 'API listens')
     control.start()

@@ -4,7 +4,8 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { connect, createServer, type Server as NetServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { freePort, type Server, startMosquitto } from '@iot/stack/servers'
+import { claimPort } from '@iot/stack/ports'
+import { type Server, startMosquitto } from '@iot/stack/servers'
 import { Aedes, type AedesOptions } from 'aedes'
 import packets, { type IConnectPacket, type ISubscribePacket, type Packet } from 'mqtt-packet'
 
@@ -32,7 +33,7 @@ async function listen(server: NetServer, sockets: Set<Socket>): Promise<Running>
 /** Mosquitto as a local process with further lines of configuration. */
 export async function startOwnMosquitto(settings: string[] = []): Promise<Server & { dir: string }> {
   const dir = mkdtempSync(join(tmpdir(), 'iot-mosquitto-'))
-  const server = await startMosquitto(await freePort(), dir, settings)
+  const server = await startMosquitto(await claimPort(), dir, settings)
   return Object.assign(server, {
     dir,
     stop: async () => {

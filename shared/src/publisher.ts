@@ -23,6 +23,7 @@ const MAX_BATCH_BYTES = 800_000 // Kafka's default for one partition's batch is 
 const HEADER_BYTES = 300
 const LOOK_MS = 5000 // between two looks at the cluster
 const LOOK_AGAIN_MS = 250 // after a failure
+const SLOWEST_ATTEMPT = 4 // about 1.6 s between looks for a cluster that is away
 const PATIENCE_MS = 2000 // a leader that moves is not worth a line
 const BELIEVED_MS = 2000
 const STALLED_MS = 10_000 // nothing stored for so long is a standstill, whatever the cause
@@ -245,7 +246,7 @@ export function createPublisher(
         attempt++
       }
       if (stopping) return
-      if (attempt > 0) await stopped.wait(backoffMs(attempt))
+      if (attempt > 0) await stopped.wait(backoffMs(Math.min(attempt, SLOWEST_ATTEMPT)))
       else if (unusable !== null || failing.size > 0) await stopped.wait(LOOK_AGAIN_MS)
       else await look.wait(LOOK_MS)
     }
