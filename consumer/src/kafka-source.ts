@@ -128,16 +128,12 @@ export function createKafkaSource(
       for (let attempt = 0; lane.generation === from; attempt++) {
         try {
           await write(records, lane.partition)
-          lastProblem = null
           break
-        } catch (err) {
+        } catch (error) {
           failures.inc()
-          const problem = describe(err)
-          // one line for all lanes that meet the same
-          if (problem !== lastProblem)
-            logger.warn({ error: problem, partition: lane.partition }, 'batch not written, trying on')
-          lastProblem = problem
-          await new Promise((resolve) => setTimeout(resolve, backoffMs(attempt)))
+          // readiness, log and counter are the sink's; it is asked again within a second
+          logger.debug({ error: describe(error), partition: lane.partition }, 'batch not stored')
+          await new Promise((resolve) => setTimeout(resolve, backoffMs(Math.min(attempt, 3))))
         }
       }
       if (lane.generation !== from) continue

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { bridgeSchema } from '@iot/bridge/config'
 import { consumerSchema } from '@iot/consumer/config'
 import { commonSchema } from '@iot/shared/config'
+import { VARIABLES } from '@iot/shared/variables'
 import { root } from '@iot/stack/prepare'
 import { expect, test } from 'vitest'
 import { z } from 'zod'
@@ -15,6 +16,11 @@ const defaults = Object.fromEntries(
   Object.entries(z.object(shape).parse({})).map(([name, value]) => [name, String(value)]),
 )
 const names = Object.keys(shape).sort()
+
+test('the names that are known to be ours are those of the schemas', () => {
+  expect([...VARIABLES].sort()).toEqual(names)
+})
+
 const belongsTo = (name: string) => (name in commonSchema ? 'both' : name in bridgeSchema ? 'bridge' : 'consumer')
 
 test('docs/configuration.md has every variable, with its service and default', () => {

@@ -1,4 +1,5 @@
 // Redis refuses: one device's key of the wrong type costs that device alone; a server that takes no writes is waited for.
+import { guardKey } from '@iot/consumer/redis/keys'
 import { historyKey, lastStateKey } from '@iot/shared/contract'
 import type { Cluster } from '@iot/stack/cluster'
 import { Redis } from 'ioredis'
@@ -46,6 +47,39 @@ test('a key of the wrong type: its messages are dead letters, all others flow on
     expect(String(headers?.source)).toMatch(new RegExp(`^${topic}/\\d+@\\d+$`))
     expect(String(value)).toContain(`{"device_id":"${spoilt}","payload":{"seq":`)
   }
+  // one line a minute and reason, however many batches
+  const lines = platform.consumer.log().split('\n')
+  expect(lines.filter((line) => line.includes('dead-lettered'))).toHaveLength(1)
+})
+
+test('ids made to look like keys are devices as any other', async () => {
+  const { redis, prefix, topic, run } = platform
+  const ids = [`{${run}}`, `{${run}}:offset`, `${run}}{`, `{}${run}`, guardKey(run), `${run}:guard`]
+  const letters = await platform.ends(`${topic}-dlq`)
+  const device = await platform.device()
+  for (const round of [1, 2]) {
+    await Promise.all(ids.map((id) => device.publishAsync(`${prefix}/${id}/data`, String(round), { qos: 1 })))
+    for (const id of ids) {
+      await eventually(async () => (await redis.hget(lastStateKey(id), 'payload')) === String(round), id)
+      expect(await redis.zcard(historyKey(id))).toBe(round)
+    }
+  }
+  expect(await platform.ends(`${topic}-dlq`)).toEqual(letters)
+})
+
+test('scripts that somebody flushes are loaded again: no standstill', async () => {
+  const { redis, prefix, consumer } = platform
+  const id = platform.id('flushed')
+  const device = await platform.device()
+  const standstills = async () => /^iot_standstills_total\{part="redis"\} (\d+)$/m.exec(await consumer.metrics())?.[1]
+  const before = await standstills()
+  for (const round of [1, 2, 3]) {
+    await redis.script('FLUSH')
+    await device.publishAsync(`${prefix}/${id}/data`, String(round), { qos: 1 })
+    await eventually(async () => (await redis.hget(lastStateKey(id), 'payload')) === String(round), 'stored')
+  }
+  expect(await redis.zcard(historyKey(id))).toBe(3)
+  expect(await standstills()).toBe(before)
 })
 
 const LOAD = { devices: 10, ratePerSecond: 200, beforeMs: 1000, afterMs: 1000 }

@@ -140,7 +140,8 @@ export function createPublisher(
       service,
       timestamp: String(Math.floor(Date.now() / 1000)),
     }
-    if (cut && letter.value) headers.truncated_from = String(letter.value.length)
+    const sentBytes = letter.valueBytes ?? letter.value?.length ?? 0
+    if (value && value.length < sentBytes) headers.truncated_from = String(sentBytes)
     const record = { key: letter.deviceId ?? null, value, headers, letter }
     return { topic: letterTopic, key: null, record, bytes: (value?.length ?? 0) + HEADER_BYTES, onStored }
   }

@@ -78,7 +78,7 @@ export async function runCell(
   const listener = platform.redis.duplicate()
   listener.on('error', () => {})
   listener.on('pmessage', () => updates.saw(updates.last + 1))
-  await listener.psubscribe(`device-updates:*${platform.id(name)}*`)
+  await listener.psubscribe(`device-updates:${platform.id(`${name}-*`)}`)
   try {
     await fleet.start()
     await pause(load.beforeMs)
