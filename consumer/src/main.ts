@@ -9,7 +9,7 @@ import { runService } from '@iot/shared/lifecycle'
 import { createPublisher } from '@iot/shared/publisher'
 import { fastify } from 'fastify'
 import { type DeviceWork, planBatch } from './batch.js'
-import { consumerSchema } from './config.js'
+import { consumerSchema, defaultGroupId } from './config.js'
 import { createKafkaSource } from './kafka-source.js'
 import { createRedisSink } from './redis-sink.js'
 
@@ -20,20 +20,22 @@ runService(
   SERVICE,
   () => loadConfig(consumerSchema, process.env),
   async (config, logger, lifecycle) => {
-    const { KAFKA_TOPIC: topic, KAFKA_GROUP_ID: groupId } = config
+    const { KAFKA_TOPIC: topic, KAFKA_GROUP_ID: groupId = defaultGroupId(topic) } = config
     const kafka = createKafka(SERVICE, config, logger)
     const topicOptions = {
       topic,
       partitions: config.KAFKA_TOPIC_PARTITIONS,
       replicationFactor: config.KAFKA_REPLICATION_FACTOR,
     }
+    const connect = () => createConnections(kafkaOptions(SERVICE, config, logger))
+    const topics = createTopics(kafka, topicOptions, logger)
     const publisher = createPublisher(
       {
         topic,
         service: SERVICE,
         part: 'dead_letters',
-        connections: createConnections(kafkaOptions(SERVICE, config, logger)),
-        topics: createTopics(kafka, topicOptions, logger),
+        connections: connect(),
+        topics,
       },
       logger,
     )
@@ -54,27 +56,30 @@ runService(
     const deadLetter = (letter: DeadLetter) => new Promise<void>((resolve) => publisher.deadLetter(letter, resolve))
 
     const source = createKafkaSource(
-      kafka,
-      { topic, groupId, batchSize: config.BATCH_SIZE, batchIntervalMs: config.BATCH_INTERVAL_MS },
-      async (records, partition) => {
-        const from = `${topic}/${partition}`
-        const { devices, rejected } = planBatch(records, from)
-        let refused: { work: DeviceWork; error: string }[] = await sink.write(devices, partition)
-        for (let tries = 1; refused.length > 0 && tries < REJECTION_TRIES; tries++) {
-          refused = await sink.write(
-            refused.map(({ work }) => work),
-            partition,
-          )
-        }
-        for (const { work, error } of refused) {
-          logger.error({ error, records: work.records.length, partition }, 'Redis refuses a device: dead-lettered')
-          for (const { offset, value } of work.records)
-            rejected.push({ reason: 'redis_rejected', source: `${from}@${offset}`, deviceId: work.deviceId, value })
-        }
-        await Promise.all(rejected.map(deadLetter))
+      {
+        connect,
+        prepare: topics.ensure,
+        write: async (records, partition) => {
+          const from = `${topic}/${partition}`
+          const { devices, rejected } = planBatch(records, from)
+          let refused: { work: DeviceWork; error: string }[] = await sink.write(devices, partition)
+          for (let tries = 1; refused.length > 0 && tries < REJECTION_TRIES; tries++) {
+            refused = await sink.write(
+              refused.map(({ work }) => work),
+              partition,
+            )
+          }
+          for (const { work, error } of refused) {
+            logger.error({ error, records: work.records.length, partition }, 'Redis refuses a device: dead-lettered')
+            for (const { offset, value } of work.records)
+              rejected.push({ reason: 'redis_rejected', source: `${from}@${offset}`, deviceId: work.deviceId, value })
+          }
+          await Promise.all(rejected.map(deadLetter))
+        },
+        onFatal: lifecycle.fail,
+        logger,
       },
-      lifecycle.fail,
-      logger,
+      { topic, groupId, batchSize: config.BATCH_SIZE, batchIntervalMs: config.BATCH_INTERVAL_MS },
     )
     const health = fastify({ forceCloseConnections: 'idle' })
     addHealthRoutes(health, { kafka: source.check, redis: sink.check, dead_letters: publisher.check })
@@ -87,6 +92,6 @@ runService(
     logger.info({ addresses: health.addresses() }, 'health listens')
     sink.start()
     publisher.start()
-    await source.start()
+    source.start()
   },
 )
