@@ -3,7 +3,18 @@ import { defineConfig } from 'vitest/config'
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
 
 // the longest first, so that none of them runs alone at the end; they wait more than they work
-const LONGEST = ['outage', 'security', 'links', 'sessions', 'kill', 'group', 'refusals', 'durability', 'hostile']
+const LONGEST = [
+  'cluster',
+  'outage',
+  'security',
+  'links',
+  'sessions',
+  'kill',
+  'group',
+  'refusals',
+  'durability',
+  'hostile',
+]
 
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {

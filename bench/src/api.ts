@@ -1,6 +1,6 @@
 // The REST API with a hundred thousand devices online: how long calls take, and what they cost ingestion.
 import { connect } from 'node:net'
-import { freePort } from '@iot/stack/servers'
+import { claimPort } from '@iot/stack/ports'
 import mqtt from 'mqtt'
 import * as contenders from './contenders.js'
 import { type Backlog, createFeed, deviceId, fillMqtt } from './load.js'
@@ -38,7 +38,7 @@ export type Api = {
 export async function api(rig: Rig, backlog: Backlog, runs: number): Promise<Api> {
   const topic = await rig.createTopic()
   const port = rig.cluster.mosquitto.port
-  const apiPort = await freePort()
+  const apiPort = await claimPort()
   const target = { prefix: rig.name('devices'), topic, clientId: rig.name('bridge'), group: '', apiPort }
   const url = `http://127.0.0.1:${apiPort}`
   const program = contenders.bridge(rig, target)

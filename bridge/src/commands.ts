@@ -5,17 +5,25 @@ import { isDeviceId } from '@iot/shared/contract'
 import type { MqttClient } from 'mqtt'
 import type { Logger } from 'pino'
 import { Counter } from 'prom-client'
-import { type Broker, createMqttLink } from './mqtt-link.js'
+import { type Broker, createMqttLink } from './mqtt/link.js'
+
+const NO_MATCHING_SUBSCRIBERS = 0x10 // in a PUBACK of MQTT 5 (3.4.2.1)
+const NOT_AUTHORIZED = 0x87
+const REFUSED = 0x80 // and above
 
 const hellos = new Counter({ name: 'iot_hello_messages_total', help: 'hello messages', labelNames: ['outcome'] })
 const replies = new Counter({ name: 'iot_command_replies_total', help: "devices' replies", labelNames: ['outcome'] })
 const commands = new Counter({ name: 'iot_commands_total', help: 'commands', labelNames: ['outcome'] })
 
 /**
- * What became of a command: the broker has it, the broker is not connected, or it did not answer in time; and whether
- * it was published at all.
+ * What became of a command, and whether it was published at all. `closed`: the broker closed the connection instead of
+ * acknowledging it, as some do where they do not allow a publish.
  */
-export type CommandOutcome = { result: 'acknowledged' | 'disconnected' | 'timeout'; published: boolean }
+export type CommandOutcome =
+  | { result: 'acknowledged'; published: true; hadSubscribers: boolean }
+  | { result: 'refused'; published: true; reason: string }
+  | { result: 'closed'; published: true }
+  | { result: 'disconnected' | 'timeout'; published: boolean }
 
 export type ControlConnection = {
   start(): void
@@ -26,14 +34,23 @@ export type ControlConnection = {
 }
 
 export function createControlConnection(
-  options: { broker: Broker; clientId: string; prefix: string; timeoutMs: number; stallMs: number },
+  options: {
+    broker: Broker
+    clientId: string
+    canaryTopic: string
+    prefix: string
+    timeoutMs: number
+    stallMs: number
+  },
   onHello: (deviceId: string) => void,
-  onReply: (deviceId: string, payload: Buffer) => boolean,
+  onReply: (deviceId: string, payload: Buffer) => string,
   logger: Logger,
 ): ControlConnection {
+  const { prefix } = options
   let subscribed = false
   const pinged: (() => void)[] = [] // whom the next PINGREQ is for
   const pings: (() => void)[] = [] // one for each PINGREQ of ours that has no answer yet
+  const unheard = new Set<number>() // packet ids of commands that nobody was subscribed to
 
   const link = createMqttLink(
     {
@@ -41,12 +58,16 @@ export function createControlConnection(
       broker: options.broker,
       clientId: options.clientId,
       topics: [`${options.prefix}/+/hello`, `${options.prefix}/+/commands/ack`],
+      canaryTopic: options.canaryTopic,
       stallMs: options.stallMs,
     },
     {
       attach(client) {
         client.on('packetreceive', (packet) => {
           if (packet.cmd === 'pingresp') pings.shift()?.()
+          else if (packet.cmd === 'puback' && packet.reasonCode === NO_MATCHING_SUBSCRIBERS) {
+            unheard.add(packet.messageId as number)
+          }
         })
         client.on('packetsend', (packet) => {
           if (packet.cmd === 'pingreq') pings.push(pinged.shift() ?? (() => {}))
@@ -58,7 +79,7 @@ export function createControlConnection(
             hellos.inc({ outcome })
             if (outcome === 'seen') onHello(device)
           } else if (kind.join('/') === 'commands/ack') {
-            replies.inc({ outcome: !packet.retain && onReply(device, payload) ? 'matched' : 'ignored' })
+            replies.inc({ outcome: packet.retain ? 'retained' : onReply(device, payload) })
           }
         })
       },
@@ -69,6 +90,7 @@ export function createControlConnection(
         subscribed = false
         pinged.length = 0
         pings.length = 0
+        unheard.clear()
       },
     },
     logger,
@@ -86,26 +108,41 @@ export function createControlConnection(
     })
 
   const publish = (own: MqttClient, deviceId: string, text: string, ttlMs: number, timeoutMs: number) =>
-    new Promise<CommandOutcome['result']>((resolve) => {
+    new Promise<CommandOutcome>((resolve) => {
       let messageId: number | undefined
-      const withdraw = (result: CommandOutcome['result']) => () => {
-        finish(result)
-        if (messageId !== undefined) own.removeOutgoingMessage(messageId)
-      }
-      const late = withdraw('timeout')
-      const lost = withdraw('disconnected')
-      const timer = setTimeout(late, timeoutMs)
-      const finish = (result: CommandOutcome['result']) => {
+      let disconnectReason: number | undefined
+      const finish = (outcome: CommandOutcome) => {
         clearTimeout(timer)
-        own.off('close', lost)
-        resolve(result)
+        own.off('close', closed)
+        own.off('disconnect', disconnected)
+        resolve(outcome)
+        if (outcome.result !== 'acknowledged' && messageId !== undefined) own.removeOutgoingMessage(messageId)
       }
-      own.once('close', lost)
+      const disconnected = ({ reasonCode }: { reasonCode?: number }) => {
+        disconnectReason = reasonCode
+      }
+      const closed = () =>
+        finish(
+          disconnectReason === NOT_AUTHORIZED
+            ? { result: 'refused', published: true, reason: 'Not authorized' }
+            : { result: 'closed', published: true },
+        )
+      const timer = setTimeout(() => finish({ result: 'timeout', published: true }), timeoutMs)
+      own.once('close', closed)
+      own.once('disconnect', disconnected)
       const messageExpiryInterval = Math.ceil(ttlMs / 1000)
       const properties = link.protocolVersion === 5 ? { properties: { messageExpiryInterval } } : {}
-      own.publish(`${options.prefix}/${deviceId}/commands`, text, { qos: 1, retain: false, ...properties }, (err) =>
-        finish(err ? 'disconnected' : 'acknowledged'),
-      )
+      const options = { qos: 1 as const, retain: false, ...properties }
+      own.publish(`${prefix}/${deviceId}/commands`, text, options, (error, packet) => {
+        if (!error) {
+          const hadSubscribers = messageId === undefined || !unheard.delete(messageId)
+          return finish({ result: 'acknowledged', published: true, hadSubscribers })
+        }
+        const isRefused = Number((error as { code?: unknown }).code) >= REFUSED
+        const reason =
+          (packet as { properties?: { reasonString?: string } } | undefined)?.properties?.reasonString ?? error.message
+        finish(isRefused ? { result: 'refused', published: true, reason } : { result: 'closed', published: true })
+      })
       messageId = own.getLastMessageId()
     })
 
@@ -117,7 +154,7 @@ export function createControlConnection(
     if (!own.connected) return { result: 'disconnected', published: false }
     if (!isAwake) return { result: 'timeout', published: false }
     const leftMs = Math.max(options.timeoutMs - (performance.now() - startedMs), 1)
-    return { result: await publish(own, deviceId, text, ttlMs, leftMs), published: true }
+    return publish(own, deviceId, text, ttlMs, leftMs)
   }
 
   return {

@@ -1,6 +1,17 @@
 // The bridge's configuration: every environment variable it knows, with its default and bounds.
+
+import { isIP } from 'node:net'
 import { ConfigError, commonSchema, integer, pemFile, url } from '@iot/shared/config'
 import { z } from 'zod'
+import { BINARY_PAYLOADS } from './ingest.js'
+import { prefixProblem } from './topics.js'
+
+const list = (text: string): string[] =>
+  text
+    .split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== '')
+const isAddress = (text: string) => isIP(text.split('/')[0] ?? '') !== 0
 
 export const bridgeSchema = {
   ...commonSchema,
@@ -12,25 +23,39 @@ export const bridgeSchema = {
   MQTT_KEY_FILE: pemFile(),
   MQTT_CLIENT_ID: z
     .string()
-    .regex(/^[^+#\s]{1,200}$/, 'must be 1 to 200 characters without spaces, + and #')
+    .regex(/^[^+#\s$][^+#\s]{0,199}$/, 'must be 1 to 200 characters without spaces, + and #, and not begin with $')
     .optional(),
   MQTT_STALL_TIMEOUT_MS: integer(30_000, 0, 3_600_000),
   MQTT_TOPIC_PREFIX: z
     .string()
-    .regex(/^[^+#\s/][^+#\s]*[^+#\s/]$|^[^+#\s/]$/, 'must be topic levels without wildcards, such as devices')
+    .superRefine((prefix, context) => {
+      const message = prefixProblem(prefix)
+      if (message !== null) context.addIssue({ code: 'custom', message })
+    })
     .default('devices'),
   DEVICE_OFFLINE_TIMEOUT: integer(60, 1, 86_400),
   MAX_ONLINE_DEVICES: integer(200_000, 1, 10_000_000),
   MAX_PAYLOAD_BYTES: integer(262_144, 1, 100_000_000),
+  BINARY_PAYLOADS: z.enum(BINARY_PAYLOADS).default('dead-letter'),
   MAX_IN_FLIGHT: integer(2000, 1, 60_000),
   COMMAND_TIMEOUT_MS: integer(5000, 100, 60_000),
   API_KEY: z
     .string()
-    .transform((list) => list.split(',').map((key) => key.trim()))
+    .transform((text) => list(text.replaceAll('\n', ','))) // in a file one key a line
     .refine((keys) => keys.every((key) => key.length >= 16), 'each key must have 16 characters or more')
+    .refine((keys) => keys.every((key) => /^[\x21-\x7e]+$/.test(key)), 'a key must be of visible ASCII characters')
     .optional(),
   API_AUTH: z.enum(['key', 'none']).default('key'),
   API_RATE_LIMIT: integer(1000, 1, 1_000_000),
+  API_TRUST_PROXY: z
+    .string()
+    .default('false')
+    .transform((text) => (text === 'true' || text === 'false' ? text === 'true' : list(text)))
+    .refine(
+      (value) => !Array.isArray(value) || value.every(isAddress),
+      'must be true, false or IP addresses with commas',
+    ),
+  API_ALLOWED_HOSTS: z.string().transform(list).optional(),
   API_HOST: z.string().default('127.0.0.1'),
   API_PORT: integer(8000, 0, 65_535),
   DATA_DIR: z.string().default('.local/data/bridge'),

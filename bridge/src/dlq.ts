@@ -11,7 +11,8 @@ import { createKafka, type KafkaClient, stickyPartitioner } from '@iot/shared/ka
 import type { KafkaMessage } from 'kafkajs'
 import { pino } from 'pino'
 import { bridgeSchema } from './config.js'
-import { deviceIdOf, ingest } from './ingest.js'
+import { ingest } from './ingest.js'
+import { parseTopic } from './topics.js'
 
 const USAGE = `usage: npm run dlq -- list [--reason REASON] [--limit 100]
        npm run dlq -- replay --offset OFFSET [--file REPAIRED] [--device DEVICE_ID]
@@ -82,7 +83,7 @@ function restore(
   }
   const source = letter.header('source')
   const prefix = config.MQTT_TOPIC_PREFIX
-  const key = device ?? letter.key ?? (source.startsWith(`${prefix}/`) ? deviceIdOf(source, prefix) : '')
+  const key = device ?? letter.key ?? parseTopic(source, prefix)?.deviceId ?? ''
   const message = decodeMessage(Buffer.from(key), value)
   if (message) return { key, value: message.text }
   const result = ingest(key, value, config.MAX_PAYLOAD_BYTES, Number(letter.header('timestamp')))

@@ -1,21 +1,20 @@
 // The bridge: MQTT in, Kafka out, REST beside it. Wiring only.
-import { randomBytes } from 'node:crypto'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { given, loadConfig } from '@iot/shared/config'
 import { createKafka, kafkaOptions } from '@iot/shared/kafka/client'
 import { createConnections } from '@iot/shared/kafka/connections'
 import { createTopics } from '@iot/shared/kafka/topics'
 import { runService } from '@iot/shared/lifecycle'
 import { createPublisher } from '@iot/shared/publisher'
-import { buildApi } from './api.js'
-import { createCommandRecords } from './command-records.js'
+import { createAccept } from './accept.js'
+import { createCommandRecords } from './api/command-records.js'
+import { addCommandRoutes, describeInvalid } from './api/commands.js'
+import { addDeviceRoutes } from './api/devices.js'
+import { buildHttp, closeHttp } from './api/http.js'
 import { createControlConnection } from './commands.js'
 import { bridgeSchema, checkApiAccess } from './config.js'
-import { deviceIdOf, ingest } from './ingest.js'
-import { createMqttSource } from './mqtt-source.js'
+import { loadIdentity } from './identity.js'
+import { createMqttSource } from './mqtt/source.js'
 import { createPresence } from './presence.js'
-import { addRoutes } from './routes.js'
 
 const SERVICE = 'mqtt-kafka-bridge'
 
@@ -39,7 +38,7 @@ runService(
       }),
     }
     const stallMs = config.MQTT_STALL_TIMEOUT_MS
-    const clientId = config.MQTT_CLIENT_ID ?? keptClientId(config.DATA_DIR)
+    const identity = loadIdentity(config.DATA_DIR, config.MQTT_CLIENT_ID, logger)
     const kafka = createKafka(SERVICE, config, logger)
     const topicOptions = {
       topic,
@@ -59,26 +58,46 @@ runService(
     const presence = createPresence(config.DEVICE_OFFLINE_TIMEOUT, config.MAX_ONLINE_DEVICES)
 
     const source = createMqttSource(
-      { broker, clientId, topic: `${prefix}/+/data`, maxInFlight: config.MAX_IN_FLIGHT, stallMs },
-      ({ topic: from, payload }, stored) => {
-        const deviceId = deviceIdOf(from, prefix)
-        const original = payload as Buffer
-        const result = ingest(deviceId, original, config.MAX_PAYLOAD_BYTES, Math.floor(Date.now() / 1000))
-        if (result.ok) publisher.publish({ deviceId, value: result.value, source: from, original }, stored)
-        else publisher.deadLetter({ ...result, source: from, value: original }, stored)
+      {
+        broker,
+        clientId: identity.clientId,
+        canaryTopic: identity.canaryTopic,
+        topic: `${prefix}/+/data`,
+        maxInFlight: config.MAX_IN_FLIGHT,
+        maxPayloadBytes: config.MAX_PAYLOAD_BYTES,
+        stallMs,
       },
+      createAccept({ prefix, maxPayloadBytes: config.MAX_PAYLOAD_BYTES, binary: config.BINARY_PAYLOADS }, publisher),
       logger,
     )
     const records = createCommandRecords()
     const control = createControlConnection(
-      { broker, clientId: `${clientId}-control`, prefix, timeoutMs: config.COMMAND_TIMEOUT_MS, stallMs },
+      {
+        broker,
+        clientId: identity.controlClientId,
+        canaryTopic: identity.controlCanaryTopic,
+        prefix,
+        timeoutMs: config.COMMAND_TIMEOUT_MS,
+        stallMs,
+      },
       presence.seen,
       records.reply,
       logger,
     )
-    const api = await buildApi(
-      { keys: config.API_KEY ?? [], callsPerSecond: config.API_RATE_LIMIT },
-      (app) => addRoutes(app, presence, records, control.send, config.DEVICE_OFFLINE_TIMEOUT * 1000),
+    const api = await buildHttp(
+      {
+        title: 'IoT ingestion platform',
+        description: 'Who is online, and commands to devices.',
+        keys: config.API_KEY ?? [],
+        callsPerSecond: config.API_RATE_LIMIT,
+        trustProxy: config.API_TRUST_PROXY,
+        hosts: [config.API_HOST, ...(config.API_ALLOWED_HOSTS ?? [])],
+        describeInvalid,
+      },
+      (app) => {
+        addDeviceRoutes(app, presence)
+        addCommandRoutes(app, presence, records, control.send, config.DEVICE_OFFLINE_TIMEOUT * 1000)
+      },
       { kafka: publisher.check, ingestion: source.check, control: control.check },
       logger,
     )
@@ -87,26 +106,14 @@ runService(
     lifecycle.onStop('ingestion', source.stop)
     lifecycle.onStop('publisher', publisher.stop)
     lifecycle.onStop('intake', source.pause)
-    lifecycle.onStop('api', () => api.close())
+    lifecycle.onStop('api', (withinMs) => {
+      records.stop()
+      return closeHttp(api, withinMs)
+    })
     await api.listen({ host: config.API_HOST, port: config.API_PORT })
-    logger.info({ addresses: api.addresses(), clientId }, 'API listens')
+    logger.info({ addresses: api.addresses(), clientId: identity.clientId }, 'API listens')
     control.start()
     publisher.start()
     source.start()
   },
 )
-
-/** The id of the persistent session, made once and kept in `dir`: stable over restarts, unique on the broker. */
-function keptClientId(dir: string): string {
-  const file = join(dir, 'mqtt-client-id')
-  try {
-    const kept = readFileSync(file, 'utf8').trim()
-    if (kept) return kept
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-  }
-  const made = `iot-bridge-${randomBytes(8).toString('hex')}`
-  mkdirSync(dir, { recursive: true })
-  writeFileSync(file, `${made}\n`)
-  return made
-}

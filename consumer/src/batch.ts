@@ -4,8 +4,16 @@ import { type DeadLetter, type DeviceMessage, decodeMessage } from '@iot/shared/
 /** A record as it was read from Kafka. */
 export type SourceRecord = { key: Buffer | null; value: Buffer | null; offset: string }
 
-/** One device's share of a batch, in order; never empty. */
+/** One device's share of a batch, in order; never empty. `records` are what `messages` were read from, one for one. */
 export type DeviceWork = { deviceId: string; messages: DeviceMessage[]; records: SourceRecord[] }
+
+/** What last_state is to show. @throws when the work is empty, which no plan makes it */
+export function newestOf({ messages, records }: DeviceWork): { payload: string; timestamp: number; offset: string } {
+  const message = messages.at(-1)
+  const record = records.at(-1)
+  if (!message || !record) throw new Error('a device without a message in a batch')
+  return { payload: message.payload, timestamp: message.timestamp, offset: record.offset }
+}
 
 /** @param source names the partition, as `topic/partition` */
 export function planBatch(records: SourceRecord[], source: string): { devices: DeviceWork[]; rejected: DeadLetter[] } {

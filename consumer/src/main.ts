@@ -8,13 +8,12 @@ import { createTopics } from '@iot/shared/kafka/topics'
 import { runService } from '@iot/shared/lifecycle'
 import { createPublisher } from '@iot/shared/publisher'
 import { fastify } from 'fastify'
-import { type DeviceWork, planBatch } from './batch.js'
 import { consumerSchema, defaultGroupId } from './config.js'
 import { createKafkaSource } from './kafka-source.js'
-import { createRedisSink } from './redis-sink.js'
+import { createRedisSink } from './redis/sink.js'
+import { createStoring } from './storing.js'
 
 const SERVICE = 'kafka-redis-consumer'
-const REJECTION_TRIES = 3
 
 runService(
   SERVICE,
@@ -54,31 +53,10 @@ runService(
     )
 
     const deadLetter = (letter: DeadLetter) => new Promise<void>((resolve) => publisher.deadLetter(letter, resolve))
+    const store = createStoring({ sink, deadLetter, topic, logger })
 
     const source = createKafkaSource(
-      {
-        connect,
-        prepare: topics.ensure,
-        write: async (records, partition) => {
-          const from = `${topic}/${partition}`
-          const { devices, rejected } = planBatch(records, from)
-          let refused: { work: DeviceWork; error: string }[] = await sink.write(devices, partition)
-          for (let tries = 1; refused.length > 0 && tries < REJECTION_TRIES; tries++) {
-            refused = await sink.write(
-              refused.map(({ work }) => work),
-              partition,
-            )
-          }
-          for (const { work, error } of refused) {
-            logger.error({ error, records: work.records.length, partition }, 'Redis refuses a device: dead-lettered')
-            for (const { offset, value } of work.records)
-              rejected.push({ reason: 'redis_rejected', source: `${from}@${offset}`, deviceId: work.deviceId, value })
-          }
-          await Promise.all(rejected.map(deadLetter))
-        },
-        onFatal: lifecycle.fail,
-        logger,
-      },
+      { connect, prepare: topics.ensure, write: store, onFatal: lifecycle.fail, logger },
       { topic, groupId, batchSize: config.BATCH_SIZE, batchIntervalMs: config.BATCH_INTERVAL_MS },
     )
     const health = fastify({ forceCloseConnections: 'idle' })

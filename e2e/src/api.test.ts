@@ -14,7 +14,7 @@ let id: string
 const got: { command: string; command_id: string }[] = []
 beforeAll(async () => {
   platform = await createPlatform({ kafka: inject('kafkaPort'), redis: inject('redisPort'), mqtt: inject('mqttPort') })
-  await platform.bridge.start({ API_KEY: KEYS.join(', ') })
+  await platform.bridge.start({ API_KEY: KEYS.join(', '), COMMAND_TIMEOUT_MS: '20000' })
   await platform.bridge.ready()
   id = platform.id('dev')
   device = await platform.device()
@@ -158,8 +158,10 @@ test('the description names every route, answer and error', async () => {
     '409',
     '413',
     '415',
+    '421',
     '429',
     '500',
+    '502',
     '503',
     '504',
   ])

@@ -1,10 +1,11 @@
-// One schema for each service: the README's table, .env.example and the compose file say the same as it does.
+// One schema for each service: docs/configuration.md, .env.example and the compose file say the same as it does.
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { bridgeSchema } from '@iot/bridge/config'
 import { consumerSchema } from '@iot/consumer/config'
 import { commonSchema } from '@iot/shared/config'
+import { VARIABLES } from '@iot/shared/variables'
 import { root } from '@iot/stack/prepare'
 import { expect, test } from 'vitest'
 import { z } from 'zod'
@@ -15,10 +16,15 @@ const defaults = Object.fromEntries(
   Object.entries(z.object(shape).parse({})).map(([name, value]) => [name, String(value)]),
 )
 const names = Object.keys(shape).sort()
+
+test('the names that are known to be ours are those of the schemas', () => {
+  expect([...VARIABLES].sort()).toEqual(names)
+})
+
 const belongsTo = (name: string) => (name in commonSchema ? 'both' : name in bridgeSchema ? 'bridge' : 'consumer')
 
-test("the README's table has every variable, with its service and default", () => {
-  const rows = [...read('README.md').matchAll(/^\| `([A-Z_]+)` \| (\w+) \| (.*?) \|/gm)]
+test('docs/configuration.md has every variable, with its service and default', () => {
+  const rows = [...read('docs/configuration.md').matchAll(/^\| `([A-Z_]+)` \| (\w+) \| (.*?) \|/gm)]
   expect(rows.map(([, name]) => name).sort()).toEqual(names)
   for (const [, name = '', service, fallback] of rows) {
     expect(service, name).toBe(belongsTo(name))

@@ -1,5 +1,5 @@
 // What the data path stands on and no library documents: a new version that behaves otherwise fails here first.
-import { acknowledge, deferAcknowledgements } from '@iot/bridge/deferred-ack'
+import { acknowledge, deferAcknowledgements } from '@iot/bridge/mqtt/manual-ack'
 import { commonSchema, loadConfig } from '@iot/shared/config'
 import { createKafka } from '@iot/shared/kafka/client'
 import mqtt, { type IPublishPacket } from 'mqtt'
@@ -43,7 +43,7 @@ test('MQTT.js reads on without a PUBACK; what is acknowledged then is, and the r
   expect(payloads(first.packets)).toEqual(numbers(0, 300))
   acknowledge(
     first.reader,
-    first.packets.slice(0, 200).map(({ messageId }) => messageId ?? 0),
+    first.packets.slice(0, 200).map(({ messageId = 0 }) => ({ packetId: messageId, qos: 1 as const })),
   )
   await first.reader.endAsync()
 

@@ -3,8 +3,8 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { claimPort } from '@iot/stack/ports'
 import { ensurePrograms, root } from '@iot/stack/prepare'
-import { freePort } from '@iot/stack/servers'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
 import { createPlatform, eventually, type Platform } from './platform.js'
 
@@ -52,7 +52,7 @@ test('Prometheus scrapes both services', async () => {
     .replace('mqtt-kafka-bridge:8000', new URL(bridge.url).host)
     .replace('kafka-redis-consumer:8001', new URL(consumer.url).host)
   writeFileSync(join(dir, 'prometheus.yml'), config)
-  const port = await freePort()
+  const port = await claimPort()
   const args = [
     `--config.file=${dir}/prometheus.yml`,
     `--storage.tsdb.path=${dir}/data`,

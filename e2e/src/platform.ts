@@ -5,15 +5,16 @@ import { randomBytes } from 'node:crypto'
 import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { claimPort } from '@iot/stack/ports'
 import { NODE_FLAGS, root } from '@iot/stack/prepare'
-import { freePort } from '@iot/stack/servers'
 import { Redis } from 'ioredis'
 import kafkajs, { type Admin, type Kafka as KafkaClient, type KafkaConfig, type KafkaMessage } from 'kafkajs'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
 
 const { Kafka, logLevel } = kafkajs
 
-export type Ports = { kafka: number; redis: number; mqtt: number }
+/** Several ports of Kafka are those of a cluster's brokers. */
+export type Ports = { kafka: number | number[]; redis: number; mqtt: number }
 /** How the servers are reached, where it takes more than a port. */
 export type Access = {
   env: NodeJS.ProcessEnv
@@ -71,7 +72,8 @@ export async function createPlatform(ports: Ports, access?: Access) {
   const prefix = `devices-${run}`
   const topic = `iot-data-${run}`
   const dir = mkdtempSync(join(tmpdir(), 'iot-e2e-'))
-  const common = { KAFKA_BROKERS: `127.0.0.1:${ports.kafka}`, KAFKA_TOPIC: topic, LOG_LEVEL: 'info' }
+  const brokers = [ports.kafka].flat().map((port) => `127.0.0.1:${port}`)
+  const common = { KAFKA_BROKERS: brokers.join(','), KAFKA_TOPIC: topic, LOG_LEVEL: 'info' }
   const services: Service[] = []
   const closers: (() => unknown)[] = []
 
@@ -80,7 +82,7 @@ export async function createPlatform(ports: Ports, access?: Access) {
     portVariable: string,
     env: NodeJS.ProcessEnv,
   ): Promise<Service> => {
-    const port = await freePort()
+    const port = await claimPort()
     const logFile = join(dir, `${name}-${port}.log`)
     let child: ChildProcess | undefined
     let ended: Promise<number | null> = Promise.resolve(null)
@@ -141,7 +143,7 @@ export async function createPlatform(ports: Ports, access?: Access) {
 
   const redis = new Redis(ports.redis, '127.0.0.1', { maxRetriesPerRequest: null, ...access?.redis })
   redis.on('error', () => {})
-  const kafka = new Kafka({ brokers: [common.KAFKA_BROKERS], logLevel: logLevel.NOTHING, ...access?.kafka })
+  const kafka = new Kafka({ brokers, logLevel: logLevel.NOTHING, ...access?.kafka })
   closers.push(() => redis.disconnect())
 
   return {

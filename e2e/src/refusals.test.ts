@@ -1,4 +1,5 @@
 // Redis refuses: one device's key of the wrong type costs that device alone; a server that takes no writes is waited for.
+import { guardKey } from '@iot/consumer/redis/keys'
 import { historyKey, lastStateKey } from '@iot/shared/contract'
 import type { Cluster } from '@iot/stack/cluster'
 import { Redis } from 'ioredis'
@@ -46,6 +47,24 @@ test('a key of the wrong type: its messages are dead letters, all others flow on
     expect(String(headers?.source)).toMatch(new RegExp(`^${topic}/\\d+@\\d+$`))
     expect(String(value)).toContain(`{"device_id":"${spoilt}","payload":{"seq":`)
   }
+  // one line a minute and reason, however many batches
+  const lines = platform.consumer.log().split('\n')
+  expect(lines.filter((line) => line.includes('dead-lettered'))).toHaveLength(1)
+})
+
+test('ids made to look like keys are devices as any other', async () => {
+  const { redis, prefix, topic, run } = platform
+  const ids = [`{${run}}`, `{${run}}:offset`, `${run}}{`, `{}${run}`, guardKey(run), `${run}:guard`]
+  const letters = await platform.ends(`${topic}-dlq`)
+  const device = await platform.device()
+  for (const round of [1, 2]) {
+    await Promise.all(ids.map((id) => device.publishAsync(`${prefix}/${id}/data`, String(round), { qos: 1 })))
+    for (const id of ids) {
+      await eventually(async () => (await redis.hget(lastStateKey(id), 'payload')) === String(round), id)
+      expect(await redis.zcard(historyKey(id))).toBe(round)
+    }
+  }
+  expect(await platform.ends(`${topic}-dlq`)).toEqual(letters)
 })
 
 const LOAD = { devices: 10, ratePerSecond: 200, beforeMs: 1000, afterMs: 1000 }

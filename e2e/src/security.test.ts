@@ -7,8 +7,10 @@ import { join } from 'node:path'
 import { createServer, type Server as TlsServer } from 'node:tls'
 import { promisify } from 'node:util'
 import { assemble, type Cluster } from '@iot/stack/cluster'
+import { startKafka } from '@iot/stack/kafka'
+import { claimPort } from '@iot/stack/ports'
 import { prepare, root } from '@iot/stack/prepare'
-import { freePort, isTlsUp, startKafka, startMosquitto, startRedis } from '@iot/stack/servers'
+import { isTlsUp, startMosquitto, startRedis } from '@iot/stack/servers'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { createPlatform, eventually, type Platform } from './platform.js'
 import { createProxy, type TcpProxy } from './proxy.js'
@@ -75,7 +77,7 @@ async function startSecured(wsPort: number): Promise<Cluster> {
   ]
   return assemble(
     {
-      kafka: (port) => startKafka(port, data, port, [], kafka),
+      kafka: async (port) => [await startKafka(port, data, { properties: kafka.properties, access: kafka })],
       redis: (port) => startRedis(port, data, redis(port), isTlsUp),
       mosquitto: (port) => startMosquitto(port, data, mosquitto, isTlsUp),
     },
@@ -104,7 +106,7 @@ beforeAll(async () => {
   certify('server', 'ca')
   certify('client', 'ca')
   certify('impostor', 'other-ca')
-  wsPort = await freePort()
+  wsPort = await claimPort()
   cluster = await startSecured(wsPort)
   proxies = { mqtt: await createProxy(), kafka: await createProxy(), redis: await createProxy() }
   direct()

@@ -59,7 +59,7 @@ async function startContainers({ kafkaProxy, redisOptions = [] }: ClusterOptions
   }
   return assemble(
     {
-      kafka: (port) => {
+      kafka: async (port) => {
         const addresses = (host: string, at = port) => `internal://${host}:9092,external://${host}:${at}`
         const command = [
           ...'redpanda start --mode=dev-container --smp=1 --memory=512M --unsafe-bypass-fsync=false'.split(' '),
@@ -67,7 +67,7 @@ async function startContainers({ kafkaProxy, redisOptions = [] }: ClusterOptions
           `--kafka-addr=${addresses('0.0.0.0')}`,
           `--advertise-kafka-addr=${addresses('127.0.0.1', kafkaProxy)}`,
         ]
-        return start('Kafka', pinned('redpanda').withCommand(command), port, port, isKafkaUp)
+        return [await start('Kafka', pinned('redpanda').withCommand(command), port, port, isKafkaUp)]
       },
       redis: (port) => {
         const command = ['redis-server', '--appendonly', 'yes', '--save', '', ...redisOptions]

@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { createSecureContext } from 'node:tls'
 import { z } from 'zod'
+import { unknownVariables } from './variables.js'
 
 /** A whole number within bounds, from its decimal text. */
 export const wholeNumber = (min: number, max: number) =>
@@ -142,7 +143,7 @@ function unusableCertificates(config: Record<string, unknown>): string[] {
  */
 export function loadConfig<T extends z.ZodRawShape>(shape: T, env: NodeJS.ProcessEnv): z.output<z.ZodObject<T>> {
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''))
-  const wrong = [...readSecrets(shape, given), ...unmetNeeds(shape, given)]
+  const wrong = [...readSecrets(shape, given), ...unmetNeeds(shape, given), ...unknownVariables(env)]
   const result = z.object(shape).safeParse(given)
   if (!result.success) wrong.push(...result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`))
   else if (wrong.length === 0) wrong.push(...unusableCertificates(result.data))

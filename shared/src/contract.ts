@@ -75,4 +75,6 @@ export type DeadLetter = {
   source: string
   deviceId?: string | undefined
   value: Buffer | null
+  /** The size of what was sent, where `value` is only its beginning. */
+  valueBytes?: number
 }

@@ -11,6 +11,7 @@ test.each([
     'Connection error: tlsv13 alert certificate required',
   ],
   ['text', 'text'],
+  [new Error('F'.repeat(200_000)), 'F'.repeat(500)],
 ])('%s', (error, words) => {
   expect(describe(error)).toBe(words)
 })

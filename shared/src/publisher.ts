@@ -23,6 +23,7 @@ const MAX_BATCH_BYTES = 800_000 // Kafka's default for one partition's batch is 
 const HEADER_BYTES = 300
 const LOOK_MS = 5000 // between two looks at the cluster
 const LOOK_AGAIN_MS = 250 // after a failure
+const SLOWEST_ATTEMPT = 4 // about 1.6 s between looks for a cluster that is away
 const PATIENCE_MS = 2000 // a leader that moves is not worth a line
 const BELIEVED_MS = 2000
 const STALLED_MS = 10_000 // nothing stored for so long is a standstill, whatever the cause
@@ -139,7 +140,8 @@ export function createPublisher(
       service,
       timestamp: String(Math.floor(Date.now() / 1000)),
     }
-    if (cut && letter.value) headers.truncated_from = String(letter.value.length)
+    const sentBytes = letter.valueBytes ?? letter.value?.length ?? 0
+    if (value && value.length < sentBytes) headers.truncated_from = String(sentBytes)
     const record = { key: letter.deviceId ?? null, value, headers, letter }
     return { topic: letterTopic, key: null, record, bytes: (value?.length ?? 0) + HEADER_BYTES, onStored }
   }
@@ -244,7 +246,7 @@ export function createPublisher(
         attempt++
       }
       if (stopping) return
-      if (attempt > 0) await stopped.wait(backoffMs(attempt))
+      if (attempt > 0) await stopped.wait(backoffMs(Math.min(attempt, SLOWEST_ATTEMPT)))
       else if (unusable !== null || failing.size > 0) await stopped.wait(LOOK_AGAIN_MS)
       else await look.wait(LOOK_MS)
     }

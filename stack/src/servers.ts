@@ -1,13 +1,11 @@
-// Kafka, Redis and Mosquitto as local processes on loopback, each in a process group of its own: started, awaited,
-// stopped, killed, restarted on the same port with the same data.
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { randomUUID } from 'node:crypto'
-import { existsSync, mkdirSync, openSync, writeFileSync, writeSync } from 'node:fs'
-import { connect, createServer } from 'node:net'
+// Redis and Mosquitto as local processes on loopback, and what every server process has in common: started in a process
+// group of its own, awaited, stopped, killed, restarted on the same port with the same data.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdirSync, openSync, writeFileSync, writeSync } from 'node:fs'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { connect as connectTls } from 'node:tls'
-import { kafkaLib } from './prepare.js'
 
 const START_MS = 60_000
 const STOP_MS = 20_000
@@ -149,85 +147,6 @@ function answers(port: number, send: string | Buffer, isExpected: (reply: Buffer
     socket.once('data', (data) => end(isExpected(data)))
   })
 }
-
-/** A port of loopback that is free now. */
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const probe = createServer().once('error', reject)
-    probe.listen(0, '127.0.0.1', () => {
-      const { port } = probe.address() as { port: number }
-      probe.close(() => resolve(port))
-    })
-  })
-}
-
-/** Whether something could listen on the port. */
-export function isFree(port: number, host = '127.0.0.1'): Promise<boolean> {
-  return new Promise((resolve) => {
-    const probe = createServer().once('error', () => resolve(false))
-    probe.listen(port, host, () => probe.close(() => resolve(true)))
-  })
-}
-
-/**
- * Apache Kafka, one node, KRaft.
- * @param advertised the port that clients are told to use, where a proxy stands before the server
- * @param access another protocol for clients than PLAINTEXT, with its properties and the arguments for `format`
- */
-export async function startKafka(
-  port: number,
-  dataDir: string,
-  advertised = port,
-  furtherProperties: string[] = [],
-  access: { protocol: string; properties: string[]; format: string[]; isUp: typeof isKafkaUp } = {
-    protocol: 'PLAINTEXT',
-    properties: [],
-    format: [],
-    isUp: isKafkaUp,
-  },
-): Promise<Server> {
-  const { protocol } = access
-  const dir = join(dataDir, 'kafka')
-  const logs = join(dir, 'data')
-  mkdirSync(dir, { recursive: true })
-  const controller = await freePort()
-  const properties = join(dir, 'server.properties')
-  writeFileSync(
-    properties,
-    `process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:${controller}
-listeners=${protocol}://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controller}
-advertised.listeners=${protocol}://127.0.0.1:${advertised}
-controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,${protocol}:${protocol}
-inter.broker.listener.name=${protocol}
-log.dirs=${logs}
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=2
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-group.initial.rebalance.delay.ms=0
-auto.create.topics.enable=false
-${[...access.properties, ...furtherProperties].join('\n')}
-`,
-  )
-  const java = ['java', '-Xmx512m', '-cp', `${kafkaLib}/*`]
-  if (!existsSync(join(logs, 'meta.properties'))) {
-    const format = ['kafka.tools.StorageTool', 'format', '-t', kafkaId(), '-c', properties, ...access.format]
-    const [program = '', ...args] = [...java, ...format]
-    execFileSync(program, args, { stdio: 'ignore' })
-  }
-  return startProcess('Kafka', port, join(dir, 'kafka.log'), [...java, 'kafka.Kafka', properties], () =>
-    access.isUp(port),
-  )
-}
-
-// base64 of a first nibble 0 begins with A to D: a leading '-' would be read as an option
-const kafkaId = () => Buffer.from(`0${randomUUID().replaceAll('-', '').slice(1)}`, 'hex').toString('base64url')
 
 /** Redis with its append-only file on; `REDIS_SERVER` names another program, such as valkey-server. @param options further options, as on its command line */
 export function startRedis(port: number, dataDir: string, options: string[] = [], isUp = isRedisUp): Promise<Server> {

@@ -3,8 +3,10 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import pinoPretty from 'pino-pretty'
+import { startKafka } from './kafka.js'
+import { isFree } from './ports.js'
 import { NODE_FLAGS, prepare, root } from './prepare.js'
-import { isFree, type Server, startKafka, startMosquitto, startProcess, startRedis } from './servers.js'
+import { type Server, startMosquitto, startProcess, startRedis } from './servers.js'
 
 const RESTART_MS = 1000
 const say = (line: string) => void process.stdout.write(`${line}\n`)

@@ -16,6 +16,9 @@ export type Row = Counts & {
   fault: string
   /** From the moment the repaired server answered until all was stored and committed. */
   recovery_s: number
+  /** The longest time without a record that Kafka stored, and without a live update. */
+  ingest_pause_s: number
+  updates_pause_s: number
   bridge_mb: number
   consumer_mb: number
 }
@@ -68,19 +71,63 @@ export async function runCell(
     for (const service of ['bridge', 'consumer'] as const) {
       peak[service] = Math.max(peak[service], platform[service].rssMb())
     }
+    void publishedRecords(platform).then(ingest.saw)
   }, SAMPLE_MS)
+  const ingest = longestPause()
+  const updates = longestPause()
+  const listener = platform.redis.duplicate()
+  listener.on('error', () => {})
+  listener.on('pmessage', () => updates.saw(updates.last + 1))
+  await listener.psubscribe(`device-updates:${platform.id(`${name}-*`)}`)
   try {
     await fleet.start()
     await pause(load.beforeMs)
+    ingest.start()
+    updates.start()
     const forgiven = await harm()
     const repairedMs = performance.now()
     await pause(load.afterMs)
+    const pauses = { ingest_pause_s: ingest.seconds(), updates_pause_s: updates.seconds() }
     await fleet.stop()
     const { counts, atMs } = await settled(platform, fleet, starts, letterStarts, forgiven)
     const recovery_s = Math.round((atMs - repairedMs) / 100) / 10
-    return { fault: name, ...counts, recovery_s, bridge_mb: peak.bridge, consumer_mb: peak.consumer }
+    return { fault: name, ...counts, recovery_s, ...pauses, bridge_mb: peak.bridge, consumer_mb: peak.consumer }
   } finally {
     clearInterval(sampler)
+    listener.disconnect()
+  }
+}
+
+/** The longest time in which a number did not change. */
+function longestPause() {
+  let sinceMs = Number.POSITIVE_INFINITY
+  let longestMs = 0
+  const pauseOf = {
+    last: 0,
+    start() {
+      sinceMs = performance.now()
+    },
+    saw(value: number) {
+      if (Number.isNaN(value) || value === pauseOf.last) return
+      pauseOf.last = value
+      longestMs = Math.max(longestMs, performance.now() - sinceMs)
+      if (Number.isFinite(sinceMs)) sinceMs = performance.now()
+    },
+    seconds: () => Math.round(Math.max(longestMs, performance.now() - sinceMs) / 100) / 10,
+  }
+  return pauseOf
+}
+
+/** NaN while the bridge does not answer. */
+async function publishedRecords({ bridge, topic }: Platform): Promise<number> {
+  try {
+    return Number(
+      new RegExp(`^iot_kafka_published_records_total\\{topic="${topic}"\\} (\\d+)$`, 'm').exec(
+        await bridge.metrics(),
+      )?.[1],
+    )
+  } catch {
+    return Number.NaN
   }
 }
 

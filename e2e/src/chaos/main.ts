@@ -2,12 +2,14 @@
 //   npm run chaos [-- --only bridge,kafka] [--devices 200] [--rate 2000] [--out docs]
 //   npm run chaos -- --random 15m --seed 7
 //   npm run chaos -- --outages       servers away for minutes, absent at the start, their disks full
+//   KAFKA_BROKER_COUNT=3 npm run chaos          three Kafka brokers: each struck in turn, two at once, restarted in turn
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { startCluster } from '@iot/stack/cluster'
 import { root } from '@iot/stack/prepare'
 import { createPlatform } from '../platform.js'
+import { inSync, strikeBrokers } from './brokers.js'
 import { COMPONENTS, type Fault, KINDS, type Row, runCell, strike } from './cell.js'
 import type { Span } from './check.js'
 import { outages, smallDisks, unmountDisks } from './outages.js'
@@ -48,9 +50,14 @@ if (Number.isNaN(minutes)) {
   process.exit(1)
 }
 
-const cluster = await startCluster(flags.outages ? { dir: smallDisks() } : {})
+const kafkaBrokers = Number(process.env.KAFKA_BROKER_COUNT || 1)
+if (kafkaBrokers !== 1 && kafkaBrokers !== 3) {
+  say('KAFKA_BROKER_COUNT must be 1 or 3')
+  process.exit(1)
+}
+const cluster = await startCluster({ kafkaBrokers, ...(flags.outages ? { dir: smallDisks() } : {}) })
 const platform = await createPlatform({
-  kafka: cluster.kafka.port,
+  kafka: cluster.brokers.map(({ port }) => port),
   redis: cluster.redis.port,
   mqtt: cluster.mosquitto.port,
 })
@@ -64,8 +71,7 @@ process.once('SIGINT', () => void stop(1))
 
 try {
   await platform.up()
-  const rows =
-    minutes > 0 ? [await random(minutes)] : flags.outages ? await outages(platform, cluster, load, say) : await matrix()
+  const rows = await run()
   report(rows)
   const bad = rows.filter(
     (row) => row.missing + row.out_of_order + row.foreign + row.missing_in_history + row.wrong_last_state,
@@ -75,6 +81,14 @@ try {
 } catch (error) {
   say(String((error as Error).stack))
   await stop(1)
+}
+
+async function run(): Promise<Row[]> {
+  if (minutes > 0) return [await random(minutes)]
+  if (flags.outages) return outages(platform, cluster, load, say)
+  if (kafkaBrokers === 1) return matrix()
+  await inSync(platform, kafkaBrokers)
+  return strikeBrokers(platform, cluster, load, say)
 }
 
 async function matrix(): Promise<Row[]> {
@@ -137,11 +151,13 @@ function report(rows: Row[]) {
     line(columns.map((column) => (column === 'fault' ? '---' : '---:'))),
     ...rows.map((row) => line(columns.map((column) => row[column]))),
   ].join('\n')
-  const command = `npm run chaos${process.argv.length > 2 ? ` -- ${process.argv.slice(2).join(' ')}` : ''}`
+  const environment = kafkaBrokers > 1 ? `KAFKA_BROKER_COUNT=${kafkaBrokers} ` : ''
+  const command = `${environment}npm run chaos${process.argv.length > 2 ? ` -- ${process.argv.slice(2).join(' ')}` : ''}`
   const heading = `\`${command}\`: ${load.devices} devices, ${load.ratePerSecond} readings a second, QoS 1.`
   const out = join(root, flags.out)
   mkdirSync(out, { recursive: true })
-  const name = minutes > 0 ? 'chaos-random' : flags.outages ? 'chaos-outages' : 'chaos'
+  const kind = minutes > 0 ? '-random' : flags.outages ? '-outages' : ''
+  const name = `chaos${kafkaBrokers > 1 ? '-cluster' : ''}${kind}`
   writeFileSync(join(out, `${name}.md`), `${heading}\n\n${table}\n`)
   writeFileSync(join(out, `${name}.json`), `${JSON.stringify({ command, load, rows }, null, 2)}\n`)
   say(`\n${table}\n\nwritten to ${join(flags.out, name)}.md and .json`)

@@ -1,0 +1,147 @@
+// What became of each command, from sent to the device's own word; in memory only, the newest ones, bounded in bytes.
+import { z } from 'zod'
+import { memberText, withMember } from './json-text.js'
+
+const MAX_RECORDS = 10_000
+const MAX_REPLY_BYTES = 16_384
+const MAX_RESULT_BYTES = 16_000_000 // of all results together
+
+/** `expired`: its time is over, or an error was returned; no word of the device came. */
+export const COMMAND_STATUSES = ['sent', 'acknowledged', 'succeeded', 'failed', 'expired'] as const
+
+/** Times are Unix time in seconds. `result` is the JSON text of what the device said with it. */
+export type CommandRecord = {
+  command_id: string
+  device_id: string
+  status: (typeof COMMAND_STATUSES)[number]
+  created_at: number
+  /** The broker has said that nobody was subscribed (MQTT 5). */
+  no_subscribers?: true
+  result?: string
+}
+
+/** A record as JSON; the result goes in as the device wrote it. */
+export function recordText({ result, ...record }: CommandRecord): string {
+  const text = JSON.stringify(record)
+  return result === undefined ? text : withMember(text, 'result', result)
+}
+
+const replySchema = z.object({ command_id: z.string(), status: z.enum(['succeeded', 'failed']) })
+
+/** What became of a device's reply: too large to be read, not one that a command waits for, or taken. */
+export type ReplyOutcome = 'matched' | 'ignored' | 'too_large'
+
+export type CommandRecords = {
+  /** False when there is one of this id already. */
+  add(commandId: string, deviceId: string, ttlMs: number): boolean
+  get(commandId: string): CommandRecord | undefined
+  /** The broker has it. */
+  acknowledged(commandId: string, hadSubscribers: boolean): void
+  /** An error was returned: it is not delivered any more. What was not even sent is forgotten, its id is free. */
+  withdraw(commandId: string, wasSent: boolean): void
+  reply(deviceId: string, payload: Buffer): ReplyOutcome
+  /** Resolves once the device has replied, or after `timeoutMs`, or at `stop`, with what is known then. */
+  settled(commandId: string, timeoutMs: number): Promise<CommandRecord | undefined>
+  /** Ends every wait. */
+  stop(): void
+}
+
+type Entry = { record: CommandRecord; deadlineMs: number; wake: Set<() => void> }
+
+/** @param nowMs a monotonic clock in milliseconds */
+export function createCommandRecords(nowMs = () => performance.now()): CommandRecords {
+  const entries = new Map<string, Entry>() // oldest first
+  const withResult = new Set<Entry>() // oldest first
+  let resultBytes = 0
+
+  const isOpen = ({ record }: Entry) => record.status === 'sent' || record.status === 'acknowledged'
+  const current = (commandId: string) => {
+    const entry = entries.get(commandId)
+    if (entry && isOpen(entry) && nowMs() > entry.deadlineMs) entry.record.status = 'expired'
+    return entry
+  }
+
+  const dropResult = (entry: Entry) => {
+    if (!withResult.delete(entry)) return
+    resultBytes -= entry.record.result?.length ?? 0
+    delete entry.record.result
+  }
+
+  const keepResult = (entry: Entry, result: string) => {
+    entry.record.result = result
+    withResult.add(entry)
+    resultBytes += result.length
+    for (const oldest of withResult) {
+      if (resultBytes <= MAX_RESULT_BYTES) break
+      dropResult(oldest)
+    }
+  }
+
+  const forget = (commandId: string) => {
+    const entry = entries.get(commandId)
+    if (entry) dropResult(entry)
+    entries.delete(commandId)
+  }
+
+  return {
+    add(commandId, deviceId, ttlMs) {
+      if (entries.has(commandId)) return false
+      const [oldest] = entries.keys()
+      if (entries.size >= MAX_RECORDS && oldest !== undefined) forget(oldest)
+      const created_at = Math.floor(Date.now() / 1000)
+      const record: CommandRecord = { command_id: commandId, device_id: deviceId, status: 'sent', created_at }
+      entries.set(commandId, { record, deadlineMs: nowMs() + ttlMs, wake: new Set() })
+      return true
+    },
+    get: (commandId) => current(commandId)?.record,
+    acknowledged(commandId, hadSubscribers) {
+      const entry = current(commandId)
+      if (entry?.record.status === 'sent') entry.record.status = 'acknowledged'
+      if (entry && !hadSubscribers) entry.record.no_subscribers = true
+    },
+    withdraw(commandId, wasSent) {
+      if (!wasSent) return forget(commandId)
+      const entry = current(commandId)
+      if (entry && isOpen(entry)) entry.record.status = 'expired'
+    },
+    reply(deviceId, payload) {
+      if (payload.length > MAX_REPLY_BYTES) return 'too_large'
+      if (entries.size === 0) return 'ignored'
+      const text = payload.toString()
+      const parsed = replySchema.safeParse(parse(text))
+      const entry = parsed.success ? current(parsed.data.command_id) : undefined
+      if (!parsed.success || !entry || entry.record.device_id !== deviceId || !isOpen(entry)) return 'ignored'
+      entry.record.status = parsed.data.status
+      const result = memberText(text, 'result')
+      if (result !== undefined) keepResult(entry, result)
+      for (const wake of entry.wake) wake()
+      return 'matched'
+    },
+    async settled(commandId, timeoutMs) {
+      const entry = current(commandId)
+      if (entry && isOpen(entry)) {
+        await new Promise<void>((resolve) => {
+          const done = () => {
+            clearTimeout(timer)
+            entry.wake.delete(done)
+            resolve()
+          }
+          const timer = setTimeout(done, timeoutMs)
+          entry.wake.add(done)
+        })
+      }
+      return current(commandId)?.record
+    },
+    stop() {
+      for (const { wake } of entries.values()) for (const done of wake) done()
+    },
+  }
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}

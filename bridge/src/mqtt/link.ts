@@ -1,0 +1,294 @@
+// A connection to the broker with its subscriptions, kept up: MQTT 5, or 3.1.1 where the broker refuses 5. A client of
+// MQTT.js lives for one connection, so that nothing of one can go out on the next. Whatever keeps the connection from
+// doing its work is a condition: seen by `check`, in the log once, and counted.
+import { createCondition } from '@iot/shared/condition'
+import { describe } from '@iot/shared/errors'
+import mqtt, { type IClientOptions, type ISubscriptionMap, type MqttClient } from 'mqtt'
+import type { Logger } from 'pino'
+import { Counter } from 'prom-client'
+import { limitIncoming } from './incoming.js'
+import { takeOverQos2 } from './manual-ack.js'
+import { createPulse, LOOK_MS, type PulseProblem } from './pulse.js'
+import { createReconnects } from './reconnects.js'
+
+const KEEPALIVE_S = 15 // what the broker is promised; the pulse pings more often
+const CONNECT_TIMEOUT_MS = 10_000
+const SUBSCRIBE_LOOKS = 20 // 10 s
+const RESUBSCRIBE_LOOKS = 10 // 5 s
+const STOP_MS = 2000
+const UNACCEPTABLE_PROTOCOL = [1, 0x84] // in a CONNACK of 3.1.1, and of 5
+const REFUSED = 0x80 // and above, in a SUBACK
+const MAX_PACKET_BYTES = 4 * 1024 * 1024 // what a broker of MQTT 5 is told: more than Kafka takes, or a link should carry
+const PACKET_OVERHEAD_BYTES = 128 * 1024 // a topic and some properties
+const DEFAULT_KEPT_BYTES = 256 * 1024
+const CANARY = 'canary'
+
+const SUBSCRIBED_AT_QOS_0 =
+  'the broker granted the subscription at QoS 0: what it delivers is lost when the bridge or the connection stops'
+const PROBLEMS: Record<PulseProblem, string> = {
+  silent: 'the broker is silent: no answer to pings for 10 s',
+  mute: 'connected, but nothing arrives: the broker answers pings and delivers nothing',
+}
+
+const connects = new Counter({
+  name: 'iot_mqtt_connects_total',
+  help: 'connections made to the broker',
+  labelNames: ['connection'],
+})
+const stalls = new Counter({
+  name: 'iot_mqtt_stalls_total',
+  help: 'connections given up because the broker was silent, or delivered nothing, not even the canary',
+  labelNames: ['connection'],
+})
+const takeovers = new Counter({
+  name: 'iot_mqtt_takeovers_total',
+  help: 'connections ended by the broker because another client uses the client id, or as if it did',
+  labelNames: ['connection'],
+})
+
+/** Where the broker is and what it is shown; certificates and keys are PEM text. */
+export type Broker = { url: string } & Pick<IClientOptions, 'username' | 'password' | 'ca' | 'cert' | 'key'>
+
+export type LinkOptions = {
+  /** Names the connection in logs, metrics and /health/ready. */
+  name: string
+  broker: Broker
+  clientId: string
+  topics: string[]
+  /** A topic that nobody else uses, on which the connection proves that messages arrive. */
+  canaryTopic: string
+  /** How long nothing may arrive, the canary included, before the connection is given up; 0: for ever, no canary. */
+  stallMs: number
+  /** A payload is cut to this size before it is buffered. */
+  keptBytes?: number
+  /** A persistent session with subscriptions at QoS 1; without one the session is clean. */
+  session?: { expirySeconds: number; receiveMaximum: number }
+}
+
+export type LinkEvents = {
+  /** Adds the listeners to a client that was just created. */
+  attach(client: MqttClient): void
+  /** The broker has granted the subscriptions: messages flow. */
+  onSubscribed(): void
+  /** The connection is gone, by itself or given up. */
+  onLost(): void
+  /** Whether messages are kept back by our own will, so that silence means nothing. */
+  isHeld?(): boolean
+}
+
+export type MqttLink = {
+  /** The current client; another one for every connection, undefined between two. */
+  readonly client: MqttClient | undefined
+  readonly protocolVersion: 4 | 5
+  /** Messages on this topic are the connection's own. */
+  readonly canaryTopic: string
+  /** What keeps it from delivering messages, in words; null while it does. */
+  check(): string | null
+  connect(): void
+  /** Drops the connection at once, and stays away until `connect()`. */
+  leave(): void
+  /** Sends what is queued, then disconnects. */
+  stop(): Promise<void>
+}
+
+export function createMqttLink(options: LinkOptions, events: LinkEvents, logger: Logger): MqttLink {
+  const { name, canaryTopic, session } = options
+  const log = logger.child({ connection: name })
+  const condition = createCondition(
+    name,
+    { wrong: 'MQTT connection does not work; retrying', right: 'MQTT connection works again' },
+    log,
+  )
+  for (const counter of [stalls, takeovers]) counter.inc({ connection: name }, 0) // so that the first is an increase
+  const pulse = createPulse(options.stallMs)
+  const reconnects = createReconnects()
+  let client: MqttClient | undefined
+  let protocolVersion: 4 | 5 = 5
+  let isSubscribed = false
+  let hasSubscribed = false // on any connection
+  let isSuspect = false // of being taken over: works, but may not for long
+  let unsubscribedLooks = 0
+  let received = 0 // messages on this connection
+  let looker: NodeJS.Timeout | undefined
+  let retry: NodeJS.Timeout | undefined
+
+  const subscribe = (current: MqttClient) => {
+    // rh 1: retained messages only with a new subscription; `resubscribe` makes MQTT.js send what it has sent before
+    const extra = protocolVersion === 5 ? { rh: 1 } : {}
+    const wanted = Object.fromEntries(options.topics.map((topic) => [topic, { qos: 1, ...extra }]))
+    current.subscribe({ ...wanted, resubscribe: true } as ISubscriptionMap, (err, granted = []) => {
+      if (client !== current || !current.connected) return
+      const refused = granted.find(({ qos }) => qos >= REFUSED)
+      if (err || refused) {
+        condition.wrong(`subscription refused: ${err ? describe(err) : refused?.qos}`, { topics: options.topics })
+        return
+      }
+      const isWeak = session !== undefined && granted.some(({ qos }) => (qos as number) === 0)
+      onSubscribed(isWeak)
+      if (pulse.isCanaryOn) subscribeCanary(current, extra)
+    })
+  }
+
+  // by itself, since MQTT.js takes one refused topic for the failure of all
+  const subscribeCanary = (current: MqttClient, extra: object) =>
+    current.subscribe({ [canaryTopic]: { qos: 0, ...extra } } as ISubscriptionMap, (err) => {
+      if (client !== current || !current.connected) return
+      if (err) pulse.canaryRefused()
+      else pulse.subscribed()
+    })
+
+  const onSubscribed = (isWeak: boolean) => {
+    isSubscribed = true
+    hasSubscribed = true
+    if (isWeak) condition.wrong(SUBSCRIBED_AT_QOS_0)
+    else if (!isSuspect) {
+      if (condition.check() === null) log.info({ topics: options.topics, protocolVersion }, 'broker connected')
+      condition.right()
+    }
+    events.onSubscribed()
+  }
+
+  const look = () => {
+    const because = pulse.takeCanaryOff()
+    if (because) log.info({ because }, 'canary switched off: only silence shows that nothing arrives')
+    const current = client
+    if (!current?.connected) return
+    const { ping, canary, problem } = pulse.look(events.isHeld?.() ?? false)
+    if (ping) current.sendPing()
+    if (canary) current.publish(canaryTopic, CANARY, { qos: 0 }, () => {})
+    if (problem) {
+      stalls.inc({ connection: name })
+      giveUp(current, PROBLEMS[problem])
+    } else if (!isSubscribed) {
+      unsubscribedLooks++
+      if (unsubscribedLooks === SUBSCRIBE_LOOKS) giveUp(current, condition.check() ?? 'subscription not acknowledged')
+      else if (unsubscribedLooks % RESUBSCRIBE_LOOKS === 0) subscribe(current)
+    } else if (isSuspect && reconnects.isStable()) {
+      isSuspect = false
+      condition.right()
+    }
+  }
+
+  /** Ends a connection that is of no use, and makes another one. */
+  const giveUp = (current: MqttClient, problem: string) => {
+    condition.wrong(problem)
+    retire(current)
+    retry = setTimeout(open, reconnects.gaveUp())
+  }
+
+  /** Forgets a client: what it still hands out is not listened to. */
+  const retire = (current: MqttClient) => {
+    for (const event of ['message', 'packetreceive', 'packetsend'] as const) current.removeAllListeners(event)
+    pulse.ended(false)
+    if (client === current) client = undefined
+    current.end(true)
+    lost()
+  }
+
+  const lost = () => {
+    isSubscribed = false
+    unsubscribedLooks = 0
+    events.onLost()
+  }
+
+  /** The connection, or the try to make one, was ended by the other side. */
+  const onEnded = (error: Error | undefined, reasonCode: number | undefined) => {
+    client = undefined
+    pulse.ended(true)
+    const wasSubscribed = isSubscribed
+    const { pauseMs, takeover } = reconnects.ended(reasonCode, received)
+    isSuspect = takeover !== null && hasSubscribed
+    lost()
+    const code = Number((error as { code?: number | string } | undefined)?.code)
+    if (protocolVersion === 5 && UNACCEPTABLE_PROTOCOL.includes(code)) {
+      log.info('the broker refuses MQTT 5: using 3.1.1')
+      protocolVersion = 4
+      retry = setTimeout(open, 0)
+      return
+    }
+    if (isSuspect) takeovers.inc({ connection: name })
+    const reason = reasonCode === undefined ? '' : ` with reason 0x${reasonCode.toString(16)}`
+    const what = wasSubscribed ? 'connection lost' : 'connection ended before it was subscribed'
+    condition.wrong((isSuspect && takeover) || (error ? describe(error) : `${what}${reason}`))
+    retry = setTimeout(open, pauseMs)
+  }
+
+  const open = () => {
+    const { url, ...credentials } = options.broker
+    const keptBytes = options.keptBytes ?? DEFAULT_KEPT_BYTES
+    const maximumPacketSize = Math.max(MAX_PACKET_BYTES, keptBytes + PACKET_OVERHEAD_BYTES)
+    const { expirySeconds: sessionExpiryInterval, receiveMaximum } = session ?? {}
+    const resumed = session ? { sessionExpiryInterval, receiveMaximum } : {}
+    const current = mqtt.connect(url, {
+      ...credentials,
+      clientId: options.clientId,
+      protocolVersion,
+      clean: !session,
+      ...(protocolVersion === 5 ? { properties: { maximumPacketSize, ...resumed } as object } : {}),
+      keepalive: KEEPALIVE_S,
+      timerVariant: { set: () => 0, clear: () => {} }, // the pulse pings: MQTT.js takes a slow message for silence
+      connectTimeout: CONNECT_TIMEOUT_MS,
+      reconnectPeriod: 0,
+      resubscribe: false,
+      queueQoSZero: false,
+      log: () => {}, // its debug lines cost the data path even while nobody reads them
+    })
+    client = current
+    received = 0
+    const restoreSize = limitIncoming(current, { protocolVersion, keptBytes }, pulse.onBytes)
+    let problem: Error | undefined
+    let reasonCode: number | undefined
+    events.attach(current)
+    current.on('packetreceive', (packet) => {
+      if (packet.cmd !== 'publish') return
+      received++
+      restoreSize(packet)
+      pulse.onMessage(packet.topic === canaryTopic)
+      if (packet.qos === 2 && session) takeOverQos2(packet)
+    })
+    current.on('connect', () => {
+      connects.inc({ connection: name })
+      reconnects.connected()
+      subscribe(current)
+    })
+    current.on('disconnect', (packet) => {
+      reasonCode = packet.reasonCode
+    })
+    current.on('error', (error) => {
+      problem ??= error
+      current.stream.destroy() // also where MQTT.js would stay: after what its parser cannot read
+    })
+    current.on('close', () => {
+      if (client === current) onEnded(problem, reasonCode)
+    })
+  }
+
+  return {
+    get client() {
+      return client
+    },
+    get protocolVersion() {
+      return protocolVersion
+    },
+    canaryTopic,
+    check: () => condition.check() ?? (isSubscribed ? null : 'connecting'),
+    connect() {
+      looker ??= setInterval(look, LOOK_MS)
+      open()
+    },
+    leave() {
+      clearTimeout(retry)
+      if (client) retire(client)
+    },
+    async stop() {
+      clearInterval(looker)
+      clearTimeout(retry)
+      const last = client
+      if (!last) return
+      client = undefined // its end is no loss
+      const frozen = setTimeout(() => last.stream.destroy(), STOP_MS)
+      await last.endAsync(!last.connected)
+      clearTimeout(frozen)
+    },
+  }
+}

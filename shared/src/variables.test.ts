@@ -1,0 +1,31 @@
+import { expect, test } from 'vitest'
+import { unknownVariables } from './variables.js'
+
+test.each([
+  ['API_KEYS', 'API_KEY'],
+  ['MQTT_HOST', 'MQTT_URL'],
+  ['KAFKA_BROKER', 'KAFKA_BROKERS'],
+  ['REDIS_PASWORD', 'REDIS_PASSWORD'],
+  ['HISTORY_RETENTION', 'HISTORY_RETENTION_SECONDS'],
+])('%s was meant to be %s', (wrong, right) => {
+  expect(unknownVariables({ [wrong]: 'x' })).toEqual([
+    `${wrong}: is no variable of this platform, did you mean ${right}?`,
+  ])
+})
+
+test('what belongs to others, or is set by Kubernetes, is left alone', () => {
+  const env = {
+    PATH: '/bin',
+    API_KEY_FILE: '/k',
+    REDIS_PORT: 'tcp://10.0.0.1:6379',
+    REDIS_PORT_6379_TCP: 'tcp://10.0.0.1:6379',
+    REDIS_PORT_6379_TCP_ADDR: '10.0.0.1',
+    REDIS_SERVICE_HOST: '10.0.0.1',
+    KAFKA_SERVICE_PORT_CLIENT: '9092',
+    MQTT_BROKER_SERVICE_HOST: '10.0.0.1',
+    KAFKA_HEAP_OPTS: '-Xmx1g',
+    MQTT_PORT: '1883',
+    BATCH_SIZE: '1',
+  }
+  expect(unknownVariables(env)).toEqual([])
+})

@@ -1,0 +1,55 @@
+// The names of all environment variables of the platform, and what is none although it looks like one: a setting that
+// would silently not be used could be a door left open.
+
+/** Of all services, for they are often given one environment; a test holds this against their schemas. */
+export const VARIABLES: readonly string[] = `
+  API_ALLOWED_HOSTS API_AUTH API_HOST API_KEY API_PORT API_RATE_LIMIT API_TRUST_PROXY
+  BATCH_INTERVAL_MS BATCH_SIZE BINARY_PAYLOADS COMMAND_TIMEOUT_MS DATA_DIR DEVICE_OFFLINE_TIMEOUT
+  HEALTH_HOST HEALTH_PORT HISTORY_RETENTION_SECONDS
+  KAFKA_BROKERS KAFKA_CA_FILE KAFKA_CERT_FILE KAFKA_GROUP_ID KAFKA_KEY_FILE KAFKA_PASSWORD KAFKA_REPLICATION_FACTOR
+  KAFKA_SASL_MECHANISM KAFKA_TLS KAFKA_TOPIC KAFKA_TOPIC_PARTITIONS KAFKA_USERNAME
+  LOG_LEVEL MAX_IN_FLIGHT MAX_ONLINE_DEVICES MAX_PAYLOAD_BYTES
+  MQTT_CA_FILE MQTT_CERT_FILE MQTT_CLIENT_ID MQTT_KEY_FILE MQTT_PASSWORD MQTT_STALL_TIMEOUT_MS MQTT_TOPIC_PREFIX MQTT_URL
+  MQTT_USERNAME
+  REDIS_CA_FILE REDIS_DURABILITY REDIS_PASSWORD REDIS_URL REDIS_USERNAME
+  SHUTDOWN_TIMEOUT_MS`
+  .trim()
+  .split(/\s+/)
+
+const NAME_SPACE = /^(API|BATCH|HISTORY|KAFKA|MQTT|PRESENCE|REDIS)_/
+/** Of `npm start` and the tests, and of Kafka's own scripts. */
+const OTHERS = /^(KAFKA_PORT|KAFKA_BROKER_COUNT|MQTT_PORT|REDIS_PORT|REDIS_SERVER|KAFKA_(HOME|OPTS|.*_OPTS))$/
+/** What Kubernetes sets for each of its services, such as REDIS_PORT_6379_TCP_ADDR. */
+const SERVICE_LINK = /_SERVICE_(HOST|PORT)(_|$)|_PORT_\d+_(TCP|UDP)(_|$)/
+
+/** One line for each variable that looks like one of ours and is none, with the name that was probably meant. */
+export function unknownVariables(env: NodeJS.ProcessEnv): string[] {
+  return Object.entries(env)
+    .filter(
+      ([name, value]) => NAME_SPACE.test(name) && !OTHERS.test(name) && !SERVICE_LINK.test(name) && value !== undefined,
+    )
+    .filter(([name, value]) => !isKnown(name) && !value?.startsWith('tcp://'))
+    .map(([name]) => `${name}: is no variable of this platform, did you mean ${nearest(name)}?`)
+}
+
+const isKnown = (name: string) => VARIABLES.includes(name) || VARIABLES.includes(name.replace(/_FILE$/, ''))
+
+function nearest(name: string): string {
+  const [prefix] = name.split('_')
+  const candidates = VARIABLES.filter((one) => one.startsWith(`${prefix}_`))
+  return [...candidates].sort((a, b) => distance(name, a) - distance(name, b))[0] ?? VARIABLES.join(', ')
+}
+
+/** Levenshtein's: how many characters are to be changed, put in or left out. */
+function distance(from: string, to: string): number {
+  let row = Array.from({ length: to.length + 1 }, (_, index) => index)
+  for (let i = 1; i <= from.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= to.length; j++) {
+      const change = (row[j - 1] as number) + (from[i - 1] === to[j - 1] ? 0 : 1)
+      next.push(Math.min(change, (row[j] as number) + 1, (next[j - 1] as number) + 1))
+    }
+    row = next
+  }
+  return row[to.length] as number
+}
