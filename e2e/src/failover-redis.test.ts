@@ -6,7 +6,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { historyKey, lastStateKey } from '@iot/shared/contract'
 import { assemble, type Cluster } from '@iot/stack/cluster'
-import { freePort, type Server, startKafka, startMosquitto, startRedis } from '@iot/stack/servers'
+import { startKafka } from '@iot/stack/kafka'
+import { claimPort } from '@iot/stack/ports'
+import { type Server, startMosquitto, startRedis } from '@iot/stack/servers'
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { runCell } from './chaos/cell.js'
@@ -40,14 +42,14 @@ beforeAll(async () => {
   // local processes always: the two Redis must reach each other
   cluster = await assemble(
     {
-      kafka: (port) => startKafka(port, dir),
+      kafka: async (port) => [await startKafka(port, dir)],
       redis: (port) => startRedis(port, dir, SLOW_LOADING),
       mosquitto: (port) => startMosquitto(port, dir),
     },
     () => {},
   )
   const replicaOf = ['--replicaof', '127.0.0.1', String(cluster.redis.port)]
-  second = await startRedis(await freePort(), join(dir, 'second'), replicaOf)
+  second = await startRedis(await claimPort(), join(dir, 'second'), replicaOf)
   proxy = await createProxy(cluster.redis.port)
   platform = await createPlatform({ kafka: cluster.kafka.port, redis: proxy.port, mqtt: cluster.mosquitto.port })
   await platform.up()

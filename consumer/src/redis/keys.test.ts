@@ -1,9 +1,11 @@
 // A guard can be no device's key, and shares its device's slot, whatever the id.
+import { createRequire } from 'node:module'
 import { historyKey, isDeviceId, lastStateKey } from '@iot/shared/contract'
-import slotOf from 'cluster-key-slot'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { FSYNC_KEY, guardKey, PROBE_KEY, positionOf } from './keys.js'
+
+const slotOf = createRequire(import.meta.url)('cluster-key-slot') as (key: string) => number
 
 const braced = fc.array(fc.constantFrom('{', '}', 'a', 'b', ':', 'offset', '{}', '}{', 'é'), { maxLength: 8 })
 const id = fc.oneof(
