@@ -35,13 +35,13 @@ export async function committedOf(
   )
 }
 
-/** Measures and shows the lag. Returns where each partition ends, but for those whose broker does not say. */
+/** Measures and shows the lag, of the partitions whose broker says where they end. */
 export async function measureLag(
   connections: KafkaConnections,
   member: GroupMember,
   topic: string,
   state: Topic,
-): Promise<Map<number, Bounds>> {
+): Promise<{ bounds: Map<number, Bounds>; committed: Map<number, Committed> }> {
   const byLeader = new Map<number, number[]>()
   for (const { partition, leader } of state.partitions)
     if (leader !== null) byLeader.set(leader, [...(byLeader.get(leader) ?? []), partition])
@@ -53,7 +53,7 @@ export async function measureLag(
   await Promise.allSettled(asked)
   const committed = await committedOf(member, topic, [...bounds.keys()])
   showLags(lagsOf(bounds, committed, state.id))
-  return bounds
+  return { bounds, committed }
 }
 
 export type GroupFinding = {

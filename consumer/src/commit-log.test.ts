@@ -134,6 +134,22 @@ test('the answer to a commit of the old generation settles nothing of the new on
   expect(failures).toEqual([])
 })
 
+test('an offset that Kafka has lost is committed again', async () => {
+  const { log, requests, owed, committed } = open()
+  log.begin(1)
+  write(log, 0, 10)
+  await requests[0]?.answer()
+  const found = (offset: number | null) => [{ topic: 't', partition: 0, offset }]
+  log.confirm(found(10))
+  log.confirm([{ topic: 't', partition: 9, offset: null }]) // not ours
+  await vi.advanceTimersByTimeAsync(INTERVAL_MS)
+  expect(requests).toHaveLength(1)
+  log.confirm(found(null)) // its tombstone came after our commit
+  await requests[1]?.answer()
+  expect(owed()).toEqual([['t/0@10'], ['t/0@10']])
+  expect(committed()).toBe(10)
+})
+
 test('partitions of equal number of two topics are kept apart', async () => {
   const { log, requests, owed } = open()
   log.begin(1)

@@ -30,6 +30,8 @@ export type CommitLog = {
   begin(generation: number): void
   /** `next` rises with every call for a partition. An entry of an earlier generation comes too late and is dropped. */
   written(entry: Owed, generation: number): void
+  /** What Kafka says it has of some partitions, null for nothing: what it has lost of this generation is owed again. */
+  confirm(committed: { topic: string; partition: number; offset: number | null }[]): void
   /** Commits at once, again and again if it fails; resolves with whether nothing is owed any more. */
   flush(withinMs: number): Promise<boolean>
 }
@@ -44,7 +46,7 @@ export function createCommitLog(options: CommitLogOptions): CommitLog {
   let flushing = 0
   let isRunning = false
 
-  const keyOf = ({ topic, partition }: Owed) => `${topic}/${partition}`
+  const keyOf = ({ topic, partition }: { topic: string; partition: number }) => `${topic}/${partition}`
 
   const settle = (entry: Owed, from: number) => {
     onCommitted(entry.count)
@@ -75,6 +77,10 @@ export function createCommitLog(options: CommitLogOptions): CommitLog {
     isRunning = false
   }
 
+  const commitSoon = () => {
+    if (!isRunning) run().catch(onBug)
+  }
+
   return {
     get owed() {
       return owed.size
@@ -96,7 +102,16 @@ export function createCommitLog(options: CommitLogOptions): CommitLog {
       }
       highest.set(key, entry.next)
       owed.set(key, { ...entry, count: entry.count + (owed.get(key)?.count ?? 0) })
-      if (!isRunning) run().catch(onBug)
+      commitSoon()
+    },
+    confirm(committed) {
+      for (const { topic, partition, offset } of committed) {
+        const key = keyOf({ topic, partition })
+        const next = highest.get(key)
+        if (next === undefined || owed.has(key) || (offset !== null && offset >= next)) continue
+        owed.set(key, { topic, partition, next, count: 0 })
+        commitSoon()
+      }
     },
     async flush(withinMs) {
       const deadlineMs = nowMs() + withinMs

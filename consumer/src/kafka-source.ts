@@ -299,8 +299,18 @@ export function createKafkaSource(parts: KafkaSourceParts, options: KafkaSourceO
         problems.clear('cluster')
         problems.clear('topic')
         if (session?.over === null) compare(session, state)
-        const bounds = await measureLag(connections.looking, observer, topic, state)
-        if (session?.over === null) noticeStandstill(session, bounds)
+        const looked = session
+        const { bounds, committed } = await measureLag(connections.looking, observer, topic, state)
+        if (session !== null && session === looked && session.over === null && session.topic.id === state.id) {
+          noticeStandstill(session, bounds)
+          commits.confirm(
+            [...bounds.keys()].map((partition) => ({
+              topic,
+              partition,
+              offset: committed.get(partition)?.offset ?? null,
+            })),
+          )
+        }
         await inspect(state)
         problems.clear('look')
       } catch (error) {

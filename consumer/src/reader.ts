@@ -66,6 +66,7 @@ export function createReader(parts: ReaderParts): Reader {
     const unknown = partitions.filter((partition) => positions.get(partition) === null)
     if (unknown.length === 0) return
     const removed: { partition: number; messages: number }[] = []
+    const restarted: number[] = []
     for (const [partition, bounds] of await boundsOf(connections, node, topic, unknown)) {
       if (over) return
       if (bounds instanceof Error) {
@@ -75,12 +76,14 @@ export function createReader(parts: ReaderParts): Reader {
       const start = startOf(before.get(partition) ?? null, topicId, bounds)
       positions.set(partition, start.offset)
       if (start.skipped > 0) removed.push({ partition, messages: start.skipped })
-      if (start.reason === 'recreated' || start.reason === 'shorter')
-        logger.warn(
-          { topic, partition, from: start.offset },
-          'the topic is not what it was; reading it from its beginning',
-        )
+      if (start.reason === 'recreated' || start.reason === 'shorter') restarted.push(partition)
     }
+    report(removed, restarted)
+  }
+
+  const report = (removed: { partition: number; messages: number }[], restarted: number[]) => {
+    if (restarted.length > 0)
+      logger.warn({ topic, partitions: restarted }, 'the topic was created again or cut; reading it from its beginning')
     if (removed.length === 0) return
     const messages = removed.reduce((sum, one) => sum + one.messages, 0)
     countSkipped(messages)
@@ -165,10 +168,11 @@ export function createReader(parts: ReaderParts): Reader {
         const leader = found.get(partition) ?? null
         leaders.set(partition, leader)
         if (leader === null) problems.set(`partition ${partition}`, `${topic}/${partition} has no leader`)
-        else if (!followed.has(leader)) {
-          followed.add(leader)
-          readFrom(leader).catch(onFatal)
-        }
+      }
+      for (const leader of new Set(leaders.values())) {
+        if (leader === null || followed.has(leader)) continue
+        followed.add(leader)
+        readFrom(leader).catch(onFatal)
       }
       changed.wake()
       room.wake()

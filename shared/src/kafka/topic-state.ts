@@ -102,12 +102,14 @@ function decodeId(bytes: Buffer): string | null {
     }
   }
   const skipString = () => {
-    at += Math.max(number() - 1, 0)
+    const length = number() - 1 // -1 for null
+    at += Math.max(length, 0)
   }
   const skipFields = () => {
     for (let count = number(); count > 0; count--) {
-      number()
-      at += number()
+      number() // its tag
+      const length = number()
+      at += length
     }
   }
   at += 4 // throttle time
