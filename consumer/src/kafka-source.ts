@@ -29,7 +29,8 @@ const LOOK_MS = 5000
 const LOOK_AGAIN_MS = 500 // after a failure
 const ASSESS_MS = 1000
 const PATIENCE_MS = 3000 // a leader that moves is not worth a line
-const STALLED_MS = 10_000 // without a heartbeat, a generation or a record, whatever the cause
+const STALLED_MS = 10_000 // without an answer of the group, whatever the cause
+const UNREAD_MS = 5000 // a partition that has records and gives none for so long
 const COMMIT_MS = 250
 const SETTLE_MS = 4000 // for what is being written when a generation ends; with the flush less than the session timeout
 const FLUSH_MS = 2000
@@ -344,8 +345,10 @@ export function createKafkaSource(parts: KafkaSourceParts, options: KafkaSourceO
       if (!isWaiting || known?.position !== position) progress.set(partition, { position, sinceMs: nowMs() })
       const sinceMs = progress.get(partition)?.sinceMs ?? nowMs()
       const cause = `standstill ${partition}`
-      if (isWaiting && nowMs() - sinceMs >= STALLED_MS - PATIENCE_MS)
-        problems.set(cause, `${topic}/${partition}: nothing is read, though there is something`)
+      const why = current.reader.isThrottled
+        ? 'a quota throttles the consumer'
+        : 'nothing is read, though there is something'
+      if (isWaiting && nowMs() - sinceMs >= UNREAD_MS) problems.set(cause, `${topic}/${partition}: ${why}`)
       else problems.clear(cause)
     }
   }

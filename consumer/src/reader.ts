@@ -22,6 +22,8 @@ export type Reader = {
   wake(): void
   /** The offset of the next record to read, by partition; null where it is not known yet. */
   readonly positions: ReadonlyMap<number, number | null>
+  /** Whether Kafka has made us wait since we read more than a quota allows. */
+  readonly isThrottled: boolean
   /** Takes nothing more, also of what is on its way. */
   stop(): void
 }
@@ -51,6 +53,7 @@ export function createReader(parts: ReaderParts): Reader {
   const room = createSignal()
   const stopped = createSignal()
   let over = false
+  let isThrottled = false
 
   const ledBy = (node: number) => [...leaders].filter(([, leader]) => leader === node).map(([partition]) => partition)
 
@@ -158,11 +161,16 @@ export function createReader(parts: ReaderParts): Reader {
       }
       if (over) return
       for (const partition of response.partitions) take(partition)
+      isThrottled = response.throttleMs > 0
+      if (isThrottled) await stopped.wait(response.throttleMs)
     }
   }
 
   return {
     positions,
+    get isThrottled() {
+      return isThrottled
+    },
     adopt(found) {
       for (const partition of lanes.keys()) {
         const leader = found.get(partition) ?? null

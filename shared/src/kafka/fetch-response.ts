@@ -18,7 +18,8 @@ export type FetchedPartition = {
   /** What could not be read, in words. */
   unreadable: string[]
 }
-export type FetchResponse = { clientSideThrottleTime: number; errorCode: number; partitions: FetchedPartition[] }
+/** `throttleMs` is how long a quota makes us wait from now on. */
+export type FetchResponse = { throttleMs: number; errorCode: number; partitions: FetchedPartition[] }
 
 type Aborted = { producerId: bigint; firstOffset: bigint }
 
@@ -43,7 +44,7 @@ export function decodeFetchResponse(bytes: Buffer, version: number): FetchRespon
     at += 8
     return bytes.readBigInt64BE(at - 8)
   }
-  const response: FetchResponse = { clientSideThrottleTime: int32(), errorCode: 0, partitions: [] }
+  const response: FetchResponse = { throttleMs: int32(), errorCode: 0, partitions: [] }
   if (version >= 7) {
     response.errorCode = int16()
     int32() // session
