@@ -8,7 +8,7 @@ import { createTopics } from '@iot/shared/kafka/topics'
 import { runService } from '@iot/shared/lifecycle'
 import { createPublisher } from '@iot/shared/publisher'
 import { fastify } from 'fastify'
-import { consumerSchema } from './config.js'
+import { consumerSchema, defaultGroupId } from './config.js'
 import { createKafkaSource } from './kafka-source.js'
 import { createRedisSink } from './redis/sink.js'
 import { createStoring } from './storing.js'
@@ -19,20 +19,22 @@ runService(
   SERVICE,
   () => loadConfig(consumerSchema, process.env),
   async (config, logger, lifecycle) => {
-    const { KAFKA_TOPIC: topic, KAFKA_GROUP_ID: groupId } = config
+    const { KAFKA_TOPIC: topic, KAFKA_GROUP_ID: groupId = defaultGroupId(topic) } = config
     const kafka = createKafka(SERVICE, config, logger)
     const topicOptions = {
       topic,
       partitions: config.KAFKA_TOPIC_PARTITIONS,
       replicationFactor: config.KAFKA_REPLICATION_FACTOR,
     }
+    const connect = () => createConnections(kafkaOptions(SERVICE, config, logger))
+    const topics = createTopics(kafka, topicOptions, logger)
     const publisher = createPublisher(
       {
         topic,
         service: SERVICE,
         part: 'dead_letters',
-        connections: createConnections(kafkaOptions(SERVICE, config, logger)),
-        topics: createTopics(kafka, topicOptions, logger),
+        connections: connect(),
+        topics,
       },
       logger,
     )
@@ -54,11 +56,8 @@ runService(
     const store = createStoring({ sink, deadLetter, topic, logger })
 
     const source = createKafkaSource(
-      kafka,
+      { connect, prepare: topics.ensure, write: store, onFatal: lifecycle.fail, logger },
       { topic, groupId, batchSize: config.BATCH_SIZE, batchIntervalMs: config.BATCH_INTERVAL_MS },
-      store,
-      lifecycle.fail,
-      logger,
     )
     const health = fastify({ forceCloseConnections: 'idle' })
     addHealthRoutes(health, { kafka: source.check, redis: sink.check, dead_letters: publisher.check })
@@ -71,6 +70,6 @@ runService(
     logger.info({ addresses: health.addresses() }, 'health listens')
     sink.start()
     publisher.start()
-    await source.start()
+    source.start()
   },
 )
