@@ -37,7 +37,7 @@ export default defineConfig({
     maxWorkers: 6,
     sequence: { sequencer: LongestFirst },
     projects: [
-      { extends: true, test: { name: 'unit', include: [SOURCES, ...SERVERLESS] } },
+      { extends: true, test: { name: 'unit', testTimeout: 60_000, include: [SOURCES, ...SERVERLESS] } },
       {
         extends: true,
         test: {
