@@ -25,11 +25,17 @@ const binaries = new Counter({
  * once where there is nothing to store.
  */
 export function createAccept(
-  options: { prefix: string; maxPayloadBytes: number; binary: BinaryPayloads },
+  options: {
+    prefix: string
+    maxPayloadBytes: number
+    binary: BinaryPayloads
+    /** Called for each reading that becomes a record. */
+    onReading?: ((deviceId: string) => unknown) | undefined
+  },
   publisher: Pick<Publisher, 'publish' | 'deadLetter'>,
   nowSeconds = () => Math.floor(Date.now() / 1000),
 ): (message: Message, stored: () => void) => void {
-  const { prefix, maxPayloadBytes, binary } = options
+  const { prefix, maxPayloadBytes, binary, onReading } = options
 
   const ignore = (reason: string, stored: () => void) => {
     ignored.inc({ reason })
@@ -46,6 +52,7 @@ export function createAccept(
       publisher.deadLetter({ ...result, source, value: payload, valueBytes: sentBytes }, stored)
       return
     }
+    onReading?.(result.deviceId)
     if (result.kind === 'text') texts.inc()
     else if (result.kind === 'binary') binaries.inc()
     publisher.publish({ deviceId: result.deviceId, value: result.value, source, original: payload }, stored)
