@@ -15,7 +15,7 @@ async function build(count: number) {
   return { app, presence }
 }
 
-test.each([0, 1, 249, 250, 251, 500, 501, 100_000])('%d devices, as ids and in detail', async (count) => {
+test.each([0, 1, 249, 250, 251, 500, 501, 10_000])('%d devices, as ids and in detail', async (count) => {
   const { app } = await build(count)
   const ids = Array.from({ length: count }, (_, index) => `device-${index}`).sort()
   for (const look of [1, 2]) expect((await app.inject('/devices')).json(), `look ${look}`).toEqual(ids)
