@@ -11,7 +11,13 @@ const list = (text: string): string[] =>
     .split(',')
     .map((item) => item.trim())
     .filter((item) => item !== '')
-const isAddress = (text: string) => isIP(text.split('/')[0] ?? '') !== 0
+/** An IP address, or a range of them such as 10.0.0.0/8. */
+function isAddress(text: string): boolean {
+  const [address = '', bits, ...more] = text.split('/')
+  const version = isIP(address)
+  if (version === 0 || more.length > 0) return false
+  return bits === undefined || (/^\d+$/.test(bits) && Number(bits) >= 1 && Number(bits) <= (version === 4 ? 32 : 128))
+}
 
 export const bridgeSchema = {
   ...commonSchema,
@@ -35,13 +41,16 @@ export const bridgeSchema = {
     .default('devices'),
   TIMESTAMP_PRECISION: z.enum(['s', 'us']).default('s'),
   DEVICE_OFFLINE_TIMEOUT: integer(60, 1, 86_400),
+  MAX_ONLINE_DEVICES: integer(200_000, 1, 10_000_000),
   PRESENCE_FROM: z
     .string()
     .default('hello')
-    .transform((text) => text.replaceAll(' ', ''))
-    .refine((text) => text === 'hello' || text === 'hello,data', 'must be hello, or hello,data'),
-  PRESENCE_OFFLINE_PAYLOAD: z.string().max(1000, 'must have at most 1000 characters').optional(),
-  MAX_ONLINE_DEVICES: integer(200_000, 1, 10_000_000),
+    .transform(list)
+    .refine(
+      (kinds) => kinds.includes('hello') && kinds.every((kind) => kind === 'hello' || kind === 'data'),
+      'must be hello, or hello,data',
+    ),
+  PRESENCE_OFFLINE_PAYLOAD: z.string().optional(),
   MAX_PAYLOAD_BYTES: integer(262_144, 1, 100_000_000),
   BINARY_PAYLOADS: z.enum(BINARY_PAYLOADS).default('dead-letter'),
   MAX_IN_FLIGHT: integer(2000, 1, 60_000),
@@ -49,6 +58,7 @@ export const bridgeSchema = {
   API_KEY: z
     .string()
     .transform((text) => list(text.replaceAll('\n', ','))) // in a file one key a line
+    .refine((keys) => keys.length > 0, 'must have a key')
     .refine((keys) => keys.every((key) => key.length >= 16), 'each key must have 16 characters or more')
     .refine((keys) => keys.every((key) => /^[\x21-\x7e]+$/.test(key)), 'a key must be of visible ASCII characters')
     .optional(),
@@ -60,9 +70,16 @@ export const bridgeSchema = {
     .transform((text) => (text === 'true' || text === 'false' ? text === 'true' : list(text)))
     .refine(
       (value) => !Array.isArray(value) || value.every(isAddress),
-      'must be true, false or IP addresses with commas',
+      'must be true, false, or IP addresses and ranges with commas',
     ),
-  API_ALLOWED_HOSTS: z.string().transform(list).optional(),
+  API_ALLOWED_HOSTS: z
+    .string()
+    .default('')
+    .transform(list)
+    .refine(
+      (names) => names.every((name) => /^[^\s:/*]+$/.test(name) || isIP(name) === 6),
+      'must be host names without ports, with commas',
+    ),
   API_HOST: z.string().default('127.0.0.1'),
   API_PORT: integer(8000, 0, 65_535),
   DATA_DIR: z.string().default('.local/data/bridge'),

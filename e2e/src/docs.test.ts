@@ -28,7 +28,7 @@ test('docs/configuration.md has every variable, with its service and default', (
   expect(rows.map(([, name]) => name).sort()).toEqual(names)
   for (const [, name = '', service, fallback] of rows) {
     expect(service, name).toBe(belongsTo(name))
-    if (defaults[name] !== undefined) expect(fallback, name).toBe(`\`${defaults[name]}\``)
+    if (defaults[name] !== undefined) expect(fallback, name).toBe(defaults[name] ? `\`${defaults[name]}\`` : 'none')
   }
 })
 
