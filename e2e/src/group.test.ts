@@ -1,33 +1,18 @@
 // Consumers come, go and freeze under load: nothing is missing, and Redis never shows an older state after a newer one.
 import { lastStateKey } from '@iot/shared/contract'
-import type { Cluster } from '@iot/stack/cluster'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { runCell } from './chaos/cell.js'
-import { createPlatform, eventually, type Platform } from './platform.js'
-import { startServers } from './servers.js'
+import { usePlatform } from './fixture.js'
+import { eventually } from './platform.js'
 
 const LOAD = { devices: 20, ratePerSecond: 500, beforeMs: 1000, afterMs: 1000 }
 const clean = { missing: 0, out_of_order: 0, repeated: 0, foreign: 0, missing_in_history: 0, wrong_last_state: 0 }
 
-let cluster: Cluster
-let platform: Platform
-beforeAll(async () => {
-  cluster = await startServers() // of its own: MONITOR would see the other tests
-  platform = await createPlatform({
-    kafka: cluster.kafka.port,
-    redis: cluster.redis.port,
-    mqtt: cluster.mosquitto.port,
-  })
-  await platform.up()
-})
-afterAll(async () => {
-  await platform?.down()
-  await cluster?.stop()
-})
+const fixture = usePlatform({ servers: {} }) // servers of its own: MONITOR would see the other tests
 
 /** Every HSET of a last_state that Redis executes, per key: the sequence numbers in the order of execution. */
 async function watchStates() {
-  const monitor = await platform.redis.monitor()
+  const monitor = await fixture.platform.redis.monitor()
   const seqs = new Map<string, number[]>()
   monitor.on('monitor', (_time: string, args: string[]) => {
     const [command = '', key = '', , payload = ''] = args
@@ -41,6 +26,7 @@ async function watchStates() {
 }
 
 const members = async () => {
+  const { platform } = fixture
   const admin = platform.kafka.admin()
   await admin.connect()
   try {
@@ -52,6 +38,7 @@ const members = async () => {
 }
 
 test('one consumer, three, one again', async () => {
+  const { platform, cluster } = fixture
   const row = await runCell(platform, cluster, 'scaled', LOAD, async () => {
     const more = [await platform.newConsumer(), await platform.newConsumer()]
     for (const consumer of more) await consumer.start()
@@ -65,6 +52,7 @@ test('one consumer, three, one again', async () => {
 }, 120_000)
 
 test('a consumer that was frozen while another took over sets no last_state back', async () => {
+  const { platform, cluster } = fixture
   const states = await watchStates()
   const other = await platform.newConsumer()
   const row = await runCell(platform, cluster, 'frozen', LOAD, async () => {
