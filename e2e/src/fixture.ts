@@ -1,7 +1,7 @@
 // What most tests begin and end with: servers, a platform on them, both services up; all of it gone afterwards.
 import type { Cluster, ClusterOptions } from '@iot/stack/cluster'
 import { afterAll, afterEach, beforeAll, beforeEach, inject } from 'vitest'
-import { createPlatform, type Platform, type Ports } from './platform.js'
+import { createPlatform, type Platform, type Ports, portsOf } from './platform.js'
 import { startServers } from './servers.js'
 
 export type FixtureOptions = {
@@ -52,13 +52,6 @@ export function usePlatform(options: FixtureOptions = {}): Fixture {
     },
   }
 }
-
-/** The ports of servers of one's own, all of Kafka's brokers among them. */
-export const portsOf = ({ brokers, redis, mosquitto }: Cluster): Ports => ({
-  kafka: brokers.map(({ port }) => port),
-  redis: redis.port,
-  mqtt: mosquitto.port,
-})
 
 /** The ports of the servers that all tests of a run share. */
 export const sharedPorts = (): Ports => ({

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Cluster } from '@iot/stack/cluster'
 import { Redis } from 'ioredis'
 import kafkajs, { type KafkaConfig } from 'kafkajs'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
@@ -24,6 +25,13 @@ export type Access = {
   redis: { username: string; password: string; tls: { ca: string } }
   mqtt: IClientOptions
 }
+
+/** Where clients reach servers, all of Kafka's brokers among them. */
+export const portsOf = ({ brokers, redis, mosquitto }: Cluster): Ports => ({
+  kafka: brokers.map(({ port }) => port),
+  redis: redis.port,
+  mqtt: mosquitto.port,
+})
 
 export type Platform = Awaited<ReturnType<typeof createPlatform>>
 

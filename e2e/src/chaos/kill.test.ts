@@ -1,7 +1,8 @@
 // Each of the five processes killed under load: every reading that was acknowledged arrives, in order.
 import { expect, test } from 'vitest'
 import { usePlatform } from '../fixture.js'
-import { COMPONENTS, runCell, strike } from './cell.js'
+import { runCell } from './cell.js'
+import { COMPONENTS, strike } from './faults.js'
 
 const LOAD = { devices: 20, ratePerSecond: 500, beforeMs: 2000, afterMs: 1000 }
 
@@ -10,7 +11,7 @@ const fixture = usePlatform({ servers: {} })
 test.each(COMPONENTS)('%s killed under load: nothing is missing, out of order or wrong', async (component) => {
   const { platform, cluster } = fixture
   const row = await runCell(platform, cluster, `kill-${component}`, LOAD, () =>
-    strike(platform, cluster, { component, kind: 'SIGKILL' }, 0),
+    strike(platform, cluster, { component, kind: 'SIGKILL' }),
   )
   expect(row.sent).toBeGreaterThan(LOAD.ratePerSecond)
   expect(row).toMatchObject({
