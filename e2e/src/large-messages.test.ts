@@ -2,7 +2,7 @@
 // buffered whole, and the readings behind it arrive.
 import { connect, createServer } from 'node:net'
 import { lastStateKey } from '@iot/shared/contract'
-import { freePort } from '@iot/stack/servers'
+import { claimPort } from '@iot/stack/ports'
 import mqtt, { type MqttClient } from 'mqtt'
 import packets from 'mqtt-packet'
 import { afterEach, expect, inject, test } from 'vitest'
@@ -151,7 +151,7 @@ test('a broker that ignores the announced size: cut all the same; another packet
 }, 120_000)
 
 test('over WebSocket a message is cut as well', async () => {
-  const port = await freePort()
+  const port = await claimPort()
   const mosquitto = await startOwnMosquitto([`listener ${port} 127.0.0.1`, 'protocol websockets'])
   closers.push(mosquitto.stop)
   const platform = await platformOn(mosquitto.port)
