@@ -86,7 +86,11 @@ export function startMosquitto(
     'persistence true',
     `persistence_location ${dir}/`,
     'autosave_interval 5',
-    'max_queued_messages 1000000',
+    // as in stack/mosquitto/mosquitto.conf, which says why
+    'max_queued_messages 600000',
+    'max_queued_bytes 100000000',
+    'memory_limit 450000000',
+    'max_packet_size 4194304',
     'max_inflight_messages 0',
     ...(process.getuid?.() === 0 ? ['user root'] : []),
     ...settings,
