@@ -8,7 +8,7 @@ import { createTopics } from '@iot/shared/kafka/topics'
 import { runService } from '@iot/shared/lifecycle'
 import { createPublisher } from '@iot/shared/publisher'
 import { fastify } from 'fastify'
-import { consumerSchema } from './config.js'
+import { consumerNeeds, consumerSchema, consumerWarnings } from './config.js'
 import { createKafkaSource } from './kafka-source.js'
 import { createRedisSink } from './redis/sink.js'
 import { createStoring } from './storing.js'
@@ -17,8 +17,9 @@ const SERVICE = 'kafka-redis-consumer'
 
 runService(
   SERVICE,
-  () => loadConfig(consumerSchema, process.env),
+  () => loadConfig(consumerSchema, process.env, consumerNeeds),
   async (config, logger, lifecycle) => {
+    for (const warning of consumerWarnings(config)) logger.warn(warning)
     const { KAFKA_TOPIC: topic, KAFKA_GROUP_ID: groupId } = config
     const kafka = createKafka(SERVICE, config, logger)
     const topicOptions = {
