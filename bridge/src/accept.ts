@@ -29,13 +29,14 @@ export function createAccept(
     prefix: string
     maxPayloadBytes: number
     binary: BinaryPayloads
-    /** Called for each reading that becomes a record. */
-    onReading?: ((deviceId: string) => unknown) | undefined
+    /** The time of a record that is made now. */
+    timestamp: () => string
+    /** Called for each reading of a device, where readings are signs of life. */
+    onReading?: (deviceId: string) => unknown
   },
   publisher: Pick<Publisher, 'publish' | 'deadLetter'>,
-  nowSeconds = () => Math.floor(Date.now() / 1000),
 ): (message: Message, stored: () => void) => void {
-  const { prefix, maxPayloadBytes, binary, onReading } = options
+  const { prefix, maxPayloadBytes, binary, timestamp, onReading } = options
 
   const ignore = (reason: string, stored: () => void) => {
     ignored.inc({ reason })
@@ -47,12 +48,12 @@ export function createAccept(
     // such as what an old subscription of the session still matches
     if (parsed?.kind !== 'data') return ignore('unexpected_topic', stored)
     if (isRetained) return ignore('retained', stored) // a replay of unknown age
-    const result = ingest(parsed.deviceId, payload, maxPayloadBytes, nowSeconds(), binary, sentBytes)
+    const result = ingest(parsed.deviceId, payload, maxPayloadBytes, timestamp(), binary, sentBytes)
+    if (onReading && result.deviceId !== undefined) onReading(result.deviceId)
     if (!result.ok) {
       publisher.deadLetter({ ...result, source, value: payload, valueBytes: sentBytes }, stored)
       return
     }
-    onReading?.(result.deviceId)
     if (result.kind === 'text') texts.inc()
     else if (result.kind === 'binary') binaries.inc()
     publisher.publish({ deviceId: result.deviceId, value: result.value, source, original: payload }, stored)

@@ -42,15 +42,22 @@ test.each([
   expect(load({ API_TRUST_PROXY }).API_TRUST_PROXY).toEqual(value)
 })
 
-test.each(['1', 'yes', 'proxy.example', '10.0.0.0/33', '10.0.0.0/', '10.0.0.0/8/8', '::/129'])(
-  'API_TRUST_PROXY=%s is refused',
-  (API_TRUST_PROXY) => expect(linesOf({ API_TRUST_PROXY })).toHaveLength(1),
-)
+test.each([
+  '1',
+  'yes',
+  'proxy.example',
+  '10.0.0.0/33',
+  '10.0.0.0/',
+  '10.0.0.0/8/8',
+  '::/129',
+])('API_TRUST_PROXY=%s is refused', (API_TRUST_PROXY) => expect(linesOf({ API_TRUST_PROXY })).toHaveLength(1))
 
-test.each(['api.example:8000', 'http://api.example', '*.example', 'a b'])(
-  'API_ALLOWED_HOSTS=%s is refused',
-  (API_ALLOWED_HOSTS) => expect(linesOf({ API_ALLOWED_HOSTS })).toHaveLength(1),
-)
+test.each([
+  'api.example:8000',
+  'http://api.example',
+  '*.example',
+  'a b',
+])('API_ALLOWED_HOSTS=%s is refused', (API_ALLOWED_HOSTS) => expect(linesOf({ API_ALLOWED_HOSTS })).toHaveLength(1))
 
 test('what counts as a sign of life', () => {
   expect(load({}).PRESENCE_FROM).toEqual(['hello'])
@@ -61,7 +68,8 @@ test('what counts as a sign of life', () => {
 test('an API that strangers could reach without a key is refused, unless that is said', () => {
   const check = (env: NodeJS.ProcessEnv) => () => checkApiAccess(load(env))
   expect(check({ API_HOST: '0.0.0.0' })).toThrow(ConfigError)
-  for (const env of [{}, { API_HOST: '::1' }, { API_HOST: '0.0.0.0', API_AUTH: 'none' }]) expect(check(env)).not.toThrow()
+  for (const env of [{}, { API_HOST: '::1' }, { API_HOST: '0.0.0.0', API_AUTH: 'none' }])
+    expect(check(env)).not.toThrow()
 })
 
 test('a password in the clear, and an API that is open to everybody, are warned of', () => {

@@ -40,6 +40,7 @@ export const bridgeSchema = {
       if (message !== null) context.addIssue({ code: 'custom', message })
     })
     .default('devices'),
+  TIMESTAMP_PRECISION: z.enum(['s', 'us']).default('s'),
   DEVICE_OFFLINE_TIMEOUT: integer(60, 1, 86_400),
   MAX_ONLINE_DEVICES: integer(200_000, 1, 10_000_000),
   PRESENCE_FROM: z
@@ -50,7 +51,7 @@ export const bridgeSchema = {
       (kinds) => kinds.includes('hello') && kinds.every((kind) => kind === 'hello' || kind === 'data'),
       'must be hello, or hello,data',
     ),
-  PRESENCE_OFFLINE_PAYLOAD: z.string().optional(),
+  PRESENCE_OFFLINE_PAYLOAD: z.string().max(1000, 'must have at most 1000 characters').optional(),
   MAX_PAYLOAD_BYTES: integer(262_144, 1, 100_000_000),
   BINARY_PAYLOADS: z.enum(BINARY_PAYLOADS).default('dead-letter'),
   MAX_IN_FLIGHT: integer(2000, 1, 60_000),

@@ -16,6 +16,7 @@ import { bridgeNeeds, bridgeSchema, bridgeWarnings, checkApiAccess } from './con
 import { loadIdentity } from './identity.js'
 import { createMqttSource } from './mqtt/source.js'
 import { createPresence } from './presence.js'
+import { createTimestamps } from './timestamps.js'
 
 const SERVICE = 'mqtt-kafka-bridge'
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
@@ -82,7 +83,8 @@ runService(
           prefix,
           maxPayloadBytes: config.MAX_PAYLOAD_BYTES,
           binary: config.BINARY_PAYLOADS,
-          onReading: config.PRESENCE_FROM.includes('data') ? presence.seen : undefined,
+          timestamp: createTimestamps(config.TIMESTAMP_PRECISION),
+          ...(config.PRESENCE_FROM.includes('data') ? { onReading: presence.seen } : {}),
         },
         publisher,
       ),

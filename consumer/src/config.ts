@@ -3,9 +3,16 @@ import { type CommonConfig, commonNeeds, commonSchema, commonWarnings } from '@i
 import { integer, type Need, pemFile, url } from '@iot/shared/config'
 import { z } from 'zod'
 
+const DEFAULT_TOPIC = commonSchema.KAFKA_TOPIC.parse(undefined)
+const DEFAULT_GROUP = 'kafka-redis-consumer'
+
+/** The group of a consumer that is given none: each topic has one of its own. */
+export const defaultGroupId = (topic: string): string =>
+  topic === DEFAULT_TOPIC ? DEFAULT_GROUP : `${DEFAULT_GROUP}-${topic}`
+
 export const consumerSchema = {
   ...commonSchema,
-  KAFKA_GROUP_ID: z.string().default('kafka-redis-consumer'),
+  KAFKA_GROUP_ID: z.string().min(1).optional(),
   REDIS_URL: url('redis://127.0.0.1:6379', ['redis', 'rediss']),
   REDIS_USERNAME: z.string().optional(),
   REDIS_PASSWORD: z.string().optional(),

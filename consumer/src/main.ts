@@ -8,7 +8,7 @@ import { createTopics } from '@iot/shared/kafka/topics'
 import { runService } from '@iot/shared/lifecycle'
 import { createPublisher } from '@iot/shared/publisher'
 import { fastify } from 'fastify'
-import { consumerNeeds, consumerSchema, consumerWarnings } from './config.js'
+import { consumerNeeds, consumerSchema, consumerWarnings, defaultGroupId } from './config.js'
 import { createKafkaSource } from './kafka-source.js'
 import { createRedisSink } from './redis/sink.js'
 import { createStoring } from './storing.js'
@@ -20,20 +20,22 @@ runService(
   () => loadConfig(consumerSchema, process.env, consumerNeeds),
   async (config, logger, lifecycle) => {
     for (const warning of consumerWarnings(config)) logger.warn(warning)
-    const { KAFKA_TOPIC: topic, KAFKA_GROUP_ID: groupId } = config
+    const { KAFKA_TOPIC: topic, KAFKA_GROUP_ID: groupId = defaultGroupId(topic) } = config
     const kafka = createKafka(SERVICE, config, logger)
     const topicOptions = {
       topic,
       partitions: config.KAFKA_TOPIC_PARTITIONS,
       replicationFactor: config.KAFKA_REPLICATION_FACTOR,
     }
+    const connect = () => createConnections(kafkaOptions(SERVICE, config, logger))
+    const topics = createTopics(kafka, topicOptions, logger)
     const publisher = createPublisher(
       {
         topic,
         service: SERVICE,
         part: 'dead_letters',
-        connections: createConnections(kafkaOptions(SERVICE, config, logger)),
-        topics: createTopics(kafka, topicOptions, logger),
+        connections: connect(),
+        topics,
       },
       logger,
     )
@@ -55,13 +57,10 @@ runService(
     const store = createStoring({ sink, deadLetter, topic, logger })
 
     const source = createKafkaSource(
-      kafka,
+      { connect, prepare: topics.ensure, write: store, onFatal: lifecycle.fail, logger },
       { topic, groupId, batchSize: config.BATCH_SIZE, batchIntervalMs: config.BATCH_INTERVAL_MS },
-      store,
-      lifecycle.fail,
-      logger,
     )
-    const health = fastify({ forceCloseConnections: 'idle' })
+    const health = fastify({ forceCloseConnections: true }) // its answers are there at once: nobody is waited for
     addHealthRoutes(health, { kafka: source.check, redis: sink.check, dead_letters: publisher.check })
 
     lifecycle.onStop('health', () => health.close())
@@ -72,6 +71,6 @@ runService(
     logger.info({ addresses: health.addresses() }, 'health listens')
     sink.start()
     publisher.start()
-    await source.start()
+    source.start()
   },
 )

@@ -1,4 +1,5 @@
-// Consumers come, go and freeze under load: nothing is missing, and Redis never shows an older state after a newer one.
+// Consumers come, go and freeze under load: nothing is missing, nothing is published again without need, and Redis
+// never shows an older state after a newer one.
 import { lastStateKey } from '@iot/shared/contract'
 import type { Cluster } from '@iot/stack/cluster'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -40,6 +41,21 @@ async function watchStates() {
   return { seqs, end: () => monitor.disconnect() }
 }
 
+/** The updates of the devices whose name contains `name`: how many there were, and how many of them again. */
+async function watchUpdates(name: string) {
+  const subscriber = platform.redis.duplicate()
+  await subscriber.psubscribe(`device-updates:*${name}*`)
+  const newest = new Map<string, number>()
+  const counts = { updates: 0, again: 0 }
+  subscriber.on('pmessage', (_pattern: string, channel: string, text: string) => {
+    const seq = Number(JSON.parse(text).payload.seq)
+    counts.updates++
+    if (seq <= (newest.get(channel) ?? -1)) counts.again++
+    else newest.set(channel, seq)
+  })
+  return { counts, end: () => subscriber.disconnect() }
+}
+
 const members = async () => {
   const admin = platform.kafka.admin()
   await admin.connect()
@@ -51,7 +67,8 @@ const members = async () => {
   }
 }
 
-test('one consumer, three, one again', async () => {
+test('one consumer, three, one again: nothing is published again', async () => {
+  const updates = await watchUpdates('scaled')
   const row = await runCell(platform, cluster, 'scaled', LOAD, async () => {
     const more = [await platform.newConsumer(), await platform.newConsumer()]
     for (const consumer of more) await consumer.start()
@@ -61,7 +78,10 @@ test('one consumer, three, one again', async () => {
     await eventually(async () => (await members()) === 1, 'one member')
     return []
   })
+  updates.end()
   expect(row).toMatchObject(clean)
+  expect(updates.counts.updates).toBeGreaterThan(1000)
+  expect(updates.counts.again).toBe(0)
 }, 120_000)
 
 test('a consumer that was frozen while another took over sets no last_state back', async () => {
@@ -84,3 +104,50 @@ test('a consumer that was frozen while another took over sets no last_state back
   expect(keys).toHaveLength(LOAD.devices)
   for (const [, seqs] of keys) expect(seqs).toEqual([...seqs].sort((a, b) => a - b))
 }, 180_000)
+
+test('two topics in one group: both consumers say so, and what to do', async () => {
+  const other = await platform.newConsumer()
+  const both = [platform.consumer, other]
+  const problemOf = async ({ url }: { url: string }): Promise<string> => {
+    const text = await (await fetch(`${url}/health/ready`)).text()
+    return (JSON.parse(text) as { not_ready?: { kafka?: string } }).not_ready?.kafka ?? ''
+  }
+  await other.start({ KAFKA_TOPIC: `${platform.topic}-other` })
+  const isNamed = (problem: string) =>
+    problem.includes(`group-${platform.run} is shared`) && problem.includes(`${platform.topic}-other`)
+  for (const consumer of both)
+    await eventually(async () => isNamed(await problemOf(consumer)), 'not ready, with the reason', 15_000)
+  expect(await problemOf(other)).toContain('KAFKA_GROUP_ID')
+  // and what is there is stored all the same
+  const device = await platform.device()
+  const id = platform.id('shared-group')
+  await device.publishAsync(`${platform.prefix}/${id}/data`, '1', { qos: 1 })
+  await eventually(() => platform.redis.exists(lastStateKey(id)), 'the reading is stored')
+  expect(await other.stop()).toBe(0)
+  await platform.consumer.ready(15_000)
+}, 90_000)
+
+test('SIGTERM while Kafka is away ends cleanly and in time; nothing is missing after', async () => {
+  const row = await runCell(platform, cluster, 'left', LOAD, async () => {
+    await cluster.kafka.stop()
+    await eventually(async () => !(await fetch(`${platform.consumer.url}/health/ready`)).ok, 'not ready', 15_000)
+    const startedMs = Date.now()
+    expect(await platform.consumer.stop()).toBe(0)
+    expect(Date.now() - startedMs).toBeLessThan(10_000)
+    await cluster.kafka.start()
+    await platform.consumer.start()
+    await platform.consumer.ready(60_000)
+    return []
+  })
+  expect(row).toMatchObject(clean)
+}, 180_000)
+
+test('SIGTERM at once after Kafka went away', async () => {
+  await cluster.kafka.signal('SIGKILL')
+  const startedMs = Date.now()
+  expect(await platform.consumer.stop()).toBe(0)
+  expect(Date.now() - startedMs).toBeLessThan(10_000)
+  await cluster.kafka.start()
+  await platform.consumer.start()
+  await platform.consumer.ready(60_000)
+}, 120_000)

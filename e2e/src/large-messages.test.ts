@@ -2,10 +2,11 @@
 // buffered whole, and the readings behind it arrive.
 import { connect, createServer } from 'node:net'
 import { lastStateKey } from '@iot/shared/contract'
+import { claimPort } from '@iot/stack/ports'
 import mqtt, { type MqttClient } from 'mqtt'
 import packets from 'mqtt-packet'
 import { afterEach, expect, inject, test } from 'vitest'
-import { type Client, refuseMqtt5, startScripted } from './brokers.js'
+import { type Client, refuseMqtt5, startOwnMosquitto, startScripted } from './brokers.js'
 import { createPlatform, eventually, type Platform } from './platform.js'
 
 const MAX_RSS_MB = 300
@@ -100,22 +101,6 @@ test('MQTT 5: kept whole where Kafka takes it, else cut; what is above the annou
   await bridge.ready()
 })
 
-test('properties without end do not keep the bridge busy', async () => {
-  const platform = await platformOn(inject('mqttPort'))
-  const { prefix, bridge, redis } = platform
-  await platform.up()
-  const device = await sender()
-  const userProperties = Object.fromEntries(Array.from({ length: 250_000 }, (_, index) => [String(index), 'x']))
-  const cpuSeconds = async () => Number(/^process_cpu_seconds_total (\S+)$/m.exec(await bridge.metrics())?.[1])
-  const before = await cpuSeconds()
-  for (let time = 0; time < 5; time++)
-    device.publish(`${prefix}/${platform.id('props')}/data`, String(time), { qos: 1, properties: { userProperties } })
-  const stored = async () => (await redis.hget(lastStateKey(platform.id('props')), 'payload')) === '4'
-  await eventually(stored, 'the readings')
-  expect((await cpuSeconds()) - before).toBeLessThan(2) // 15 MB of properties, read one by one, take it 5 to 15
-  expect(await connects(platform)).toBe(1)
-})
-
 test('a broker that ignores the announced size: cut all the same; another packet of that size ends the connection', async () => {
   const announced = new Map<string, number | undefined>()
   let ingestion: Client | undefined
@@ -164,6 +149,23 @@ test('a broker that ignores the announced size: cut all the same; another packet
   expect(bridge.log()).toContain('a packet of type 9 of 268435455 bytes')
   expect(most()).toBeLessThan(MAX_RSS_MB)
 }, 120_000)
+
+test('over WebSocket a message is cut as well', async () => {
+  const port = await claimPort()
+  const mosquitto = await startOwnMosquitto([`listener ${port} 127.0.0.1`, 'protocol websockets'])
+  closers.push(mosquitto.stop)
+  const platform = await platformOn(mosquitto.port)
+  const { prefix, bridge, topic } = platform
+  await bridge.start({ MQTT_URL: `ws://127.0.0.1:${port}` })
+  await bridge.ready()
+  const device = await platform.device()
+  await device.publishAsync(`${prefix}/${platform.id('ws')}/data`, Buffer.alloc(3_000_000, 'w'), { qos: 1 })
+  const [letter] = await platform.records(1, `${topic}-dlq`)
+  expect(String(letter?.headers?.truncated_from)).toBe('3000000')
+  const until = Date.now() + 12_000 // silence would be seen by now
+  await eventually(() => Date.now() > until, 'a while')
+  expect(await bridge.metrics()).toContain('iot_mqtt_stalls_total{connection="ingestion"} 0')
+})
 
 test('a slow link: a message that takes longer than the keepalive arrives, on the same connection', async () => {
   const BYTES_PER_SECOND = 150_000

@@ -59,7 +59,7 @@ test('while Kafka is away the bridge holds 16 MB of large readings, however many
   const reading = (seq: number) => `{"seq":${100 + seq},"pad":"${pad}"}`
   const bytes = reading(0).length
   for (const seq of upTo(150)) await device.publishAsync(`${platform.prefix}/${id}/data`, reading(seq), { qos: 1 })
-  const full = Math.ceil(16_000_000 / bytes)
+  const full = Math.ceil(16_000_000 / (bytes + `${platform.prefix}/${id}/data`.length + 200)) // 200 for the rest of each
   const held = async () => /^iot_in_flight_messages (\d+)$/m.exec(await platform.bridge.metrics())?.[1]
   await eventually(async () => (await held()) === String(full), 'a full window')
   await eventually(() => platform.bridge.log().includes('leaving the broker'), 'the bridge gives way')

@@ -19,6 +19,13 @@ export const FSYNC_KEY = 'iot-consumer:fsync'
 
 const padded = (value: string | number, digits: number) => String(value).padStart(digits, '0')
 
-/** `timestamp:partition:offset` of fixed width, so that string order is age order; the state script compares it. */
-export const positionOf = (timestamp: number, partition: number, offset: string): string =>
-  `${padded(timestamp, 16)}:${padded(partition, 6)}:${padded(offset, 16)}`
+const MAX_MICROSECONDS = Number.MAX_SAFE_INTEGER // in the year 2255
+
+/**
+ * `timestamp:partition:offset` of fixed width, so that string order is age order; the state script compares it. The
+ * timestamp is in microseconds.
+ */
+export const positionOf = (seconds: number, partition: number, offset: string): string => {
+  const microseconds = Math.min(Math.round(seconds * 1_000_000), MAX_MICROSECONDS)
+  return `${padded(microseconds, 16)}:${padded(partition, 6)}:${padded(offset, 16)}`
+}

@@ -69,7 +69,7 @@ async function moveLeaders(platform: Platform, cluster: Cluster): Promise<void> 
     await inSync(platform, cluster.brokers.length)
     const server = ['--bootstrap-server', `127.0.0.1:${cluster.kafka.port}`]
     const election = ['--election-type', 'preferred', '--all-topic-partitions']
-    kafkaTool('org.apache.kafka.tools.LeaderElectionCommand', [...server, ...election])
+    await kafkaTool('org.apache.kafka.tools.LeaderElectionCommand', [...server, ...election])
     await pause(5000)
   } finally {
     await admin.disconnect()

@@ -12,16 +12,24 @@ const inside = (module: string) => require(`kafkajs/src/${module}`)
 
 const METADATA_MS = 3000 // then another broker is asked
 const REQUEST_MS = 8000
+const GRACE_MS = 1000 // kafkajs's own timeout comes first, where it works
 const CLOSE_MS = 500
 
-export type ProtocolRequest = { request: { apiVersion: number; encode(): Promise<unknown> }; response: Response }
+export type ProtocolRequest = {
+  request: { apiVersion: number; encode(): Promise<unknown> }
+  response: Response
+  /** In milliseconds, where it is not the usual one. */
+  requestTimeout?: number
+}
 type Response = { decode(bytes: Buffer): Promise<unknown>; parse(decoded: unknown): Promise<unknown> }
+export type Change = (made: ProtocolRequest, newest: number) => void
 type Definitions = { versions: string[] }
 type Broker = {
   isConnected(): boolean
   connect(): Promise<void>
   disconnect(): Promise<void>
   lookupRequest(apiKey: number, definitions: Definitions): (args: unknown) => ProtocolRequest
+  versions: Record<number, { maxVersion: number }>
   connectionPool: { send(request: ProtocolRequest): Promise<unknown> }
 }
 const BrokerClass = inside('broker') as new (options: object) => Broker
@@ -59,10 +67,10 @@ export type KafkaConnections = {
   metadata(topics: string[]): Promise<Metadata>
   /**
    * Sends a request to a broker; `null` means any that is known. A connection that failed is opened again next time.
-   * @param change replaces parts of the request that kafkajs would send
+   * @param change replaces parts of the request that kafkajs would send; gets the newest version that the broker knows
    * @throws {KafkaError} when there is no connection or no answer within 8 s; error codes in the answer do not throw
    */
-  ask<T>(node: number | null, api: string, args: unknown, change?: (made: ProtocolRequest) => void): Promise<T>
+  ask<T>(node: number | null, api: string, args: unknown, change?: Change): Promise<T>
   close(): Promise<void>
 }
 
@@ -88,16 +96,21 @@ export function createConnections(options: KafkaOptions): KafkaConnections {
     return new BrokerClass({ connectionPool, logger, allowAutoTopicCreation: false })
   }
 
-  const request = async (broker: Broker, api: string, args: unknown, change?: (made: ProtocolRequest) => void) => {
+  const request = async (broker: Broker, api: string, args: unknown, change?: Change) => {
     try {
-      if (!broker.isConnected()) await broker.connect()
+      if (!broker.isConnected()) await withDeadline(broker.connect(), REQUEST_MS, 'no connection')
       const definitions = requests[api]
       const apiKey = apiKeys[api]
       if (!definitions || apiKey === undefined) throw new Error(`kafkajs knows no request ${api}`)
       const made = broker.lookupRequest(apiKey, definitions)(args)
       made.response = { decode: made.response.decode, parse: async (decoded) => decoded }
-      change?.(made)
-      return await broker.connectionPool.send(made)
+      change?.(made, broker.versions[apiKey]?.maxVersion ?? 0)
+      // kafkajs forgets a request whose connection is dropped while it is being sent
+      return await withDeadline(
+        broker.connectionPool.send(made),
+        (made.requestTimeout ?? REQUEST_MS) + GRACE_MS,
+        'no answer',
+      )
     } catch (error) {
       drop(broker) // whatever still arrives on it is of no use
       throw error
@@ -145,7 +158,7 @@ export function createConnections(options: KafkaOptions): KafkaConnections {
       }
       throw last
     },
-    async ask<T>(node: number | null, api: string, args: unknown, change?: (made: ProtocolRequest) => void) {
+    async ask<T>(node: number | null, api: string, args: unknown, change?: Change) {
       const found = node === null ? candidates()[0] : nodes.get(node)
       if (!found) throw new Error(`broker ${node} is not part of the cluster now`)
       return (await request(found.broker, api, args, change)) as T

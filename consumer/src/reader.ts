@@ -1,0 +1,194 @@
+// Reads the assigned partitions into their lanes, from each broker that leads some of them, as long as the lanes have
+// room. What one partition or broker cannot give holds up no other.
+import { backoffMs } from '@iot/shared/backoff'
+import { describe } from '@iot/shared/errors'
+import { errorOf, type KafkaConnections } from '@iot/shared/kafka/connections'
+import { type FetchedPartition, type FetchedRecord, fetchRecords } from '@iot/shared/kafka/fetch'
+import { boundsOf } from '@iot/shared/kafka/topic-state'
+import { createSignal } from '@iot/shared/signal'
+import type { Logger } from 'pino'
+import { type Committed, countSkipped, startOf } from './lag.js'
+import type { Lane } from './lane.js'
+import type { Problems } from './problems.js'
+
+const WAIT_MS = 500 // for a first record
+const SHORT_WAIT_MS = 20 // while a lane is full, which is to be read from as soon as it has room
+const FETCH_BYTES = 262_144 // of a partition: a fetch becomes many times its size in objects
+
+export type Reader = {
+  /** Takes over who leads each partition; null for nobody. */
+  adopt(leaders: Map<number, number | null>): void
+  /** A lane has room again. */
+  wake(): void
+  /** The offset of the next record to read, by partition; null where it is not known yet. */
+  readonly positions: ReadonlyMap<number, number | null>
+  /** Whether Kafka has made us wait since we read more than a quota allows. */
+  readonly isThrottled: boolean
+  /** Takes nothing more, also of what is on its way. */
+  stop(): void
+}
+
+export type ReaderParts = {
+  connections: KafkaConnections
+  topic: string
+  topicId: string | null
+  lanes: Map<number, Lane>
+  /** What the group has committed. */
+  committed: Map<number, Committed>
+  problems: Problems
+  /** Called when it is likely that the cluster has changed. */
+  onStale(): void
+  onFatal(error: unknown): void
+  logger: Logger
+}
+
+export function createReader(parts: ReaderParts): Reader {
+  const { connections, topic, topicId, lanes, committed, problems, onStale, onFatal, logger } = parts
+  const positions = new Map<number, number | null>([...lanes.keys()].map((partition) => [partition, null]))
+  /** Where each partition was read up to, for when it must be located again. */
+  const before = new Map<number, Committed>(committed)
+  const leaders = new Map<number, number | null>()
+  const followed = new Set<number>()
+  const changed = createSignal()
+  const room = createSignal()
+  const stopped = createSignal()
+  let over = false
+  let isThrottled = false
+
+  const ledBy = (node: number) => [...leaders].filter(([, leader]) => leader === node).map(([partition]) => partition)
+
+  /** The partition is left alone until the cluster has been looked at again. */
+  const suspend = (partition: number, words: string) => {
+    leaders.set(partition, null)
+    problems.set(`partition ${partition}`, `${topic}/${partition}: ${words}`)
+    onStale()
+  }
+
+  /** Finds out where to read the partitions whose position is not known. */
+  const locate = async (node: number, partitions: number[]) => {
+    const unknown = partitions.filter((partition) => positions.get(partition) === null)
+    if (unknown.length === 0) return
+    const removed: { partition: number; messages: number }[] = []
+    const restarted: number[] = []
+    for (const [partition, bounds] of await boundsOf(connections, node, topic, unknown)) {
+      if (over) return
+      if (bounds instanceof Error) {
+        suspend(partition, describe(bounds))
+        continue
+      }
+      const start = startOf(before.get(partition) ?? null, topicId, bounds)
+      positions.set(partition, start.offset)
+      if (start.skipped > 0) removed.push({ partition, messages: start.skipped })
+      if (start.reason === 'recreated' || start.reason === 'shorter') restarted.push(partition)
+    }
+    report(removed, restarted)
+  }
+
+  const report = (removed: { partition: number; messages: number }[], restarted: number[]) => {
+    if (restarted.length > 0)
+      logger.warn({ topic, partitions: restarted }, 'the topic was created again or cut; reading it from its beginning')
+    if (removed.length === 0) return
+    const messages = removed.reduce((sum, one) => sum + one.messages, 0)
+    countSkipped(messages)
+    logger.warn({ topic, messages, removed }, 'Kafka removed messages before they were stored')
+  }
+
+  /** The records from the position on. */
+  const fromPosition = (records: FetchedRecord[], position: number): FetchedRecord[] => {
+    const [first] = records
+    if (!first || Number(first.offset) >= position) return records
+    return records.filter(({ offset }) => Number(offset) >= position)
+  }
+
+  const take = ({ partition, errorCode, records, next, unreadable }: FetchedPartition) => {
+    const lane = lanes.get(partition)
+    const position = positions.get(partition)
+    if (!lane || position === undefined || position === null) throw new Error(`${topic}/${partition} was not asked for`)
+    const error = errorOf(errorCode)
+    if (error?.type === 'OFFSET_OUT_OF_RANGE') {
+      before.set(partition, { offset: position, topicId })
+      positions.set(partition, null)
+      onStale() // it may be another topic now
+      return
+    }
+    if (error) {
+      suspend(partition, describe(error))
+      return
+    }
+    problems.clear(`partition ${partition}`)
+    if (unreadable.length > 0)
+      logger.warn({ topic, partition, errors: unreadable }, 'a batch cannot be read: dead-lettered')
+    if (next === null) return
+    positions.set(partition, Math.max(next, position))
+    lane.push(fromPosition(records, position))
+  }
+
+  const readFrom = async (node: number) => {
+    let attempt = 0
+    while (!over) {
+      const led = ledBy(node)
+      if (led.length === 0) {
+        problems.clear(`broker ${node}`)
+        await changed.wait()
+        continue
+      }
+      let response: Awaited<ReturnType<typeof fetchRecords>>
+      try {
+        await locate(node, led)
+        const wanted = ledBy(node).flatMap((partition) => {
+          const offset = positions.get(partition) ?? null
+          return offset === null || lanes.get(partition)?.isFull ? [] : [{ partition, offset }]
+        })
+        if (wanted.length === 0) {
+          await room.wait(WAIT_MS)
+          continue
+        }
+        const maxWaitMs = wanted.length < led.length ? SHORT_WAIT_MS : WAIT_MS
+        response = await fetchRecords(connections, node, {
+          topic,
+          partitions: wanted,
+          maxWaitMs,
+          maxBytes: FETCH_BYTES,
+        })
+        problems.clear(`broker ${node}`)
+        attempt = 0
+      } catch (error) {
+        if (over) return
+        problems.set(`broker ${node}`, describe(error))
+        onStale()
+        await stopped.wait(backoffMs(Math.min(attempt++, 3)))
+        continue
+      }
+      if (over) return
+      for (const partition of response.partitions) take(partition)
+      isThrottled = response.throttleMs > 0
+      if (isThrottled) await stopped.wait(response.throttleMs)
+    }
+  }
+
+  return {
+    positions,
+    get isThrottled() {
+      return isThrottled
+    },
+    adopt(found) {
+      for (const partition of lanes.keys()) {
+        const leader = found.get(partition) ?? null
+        leaders.set(partition, leader)
+        if (leader === null) problems.set(`partition ${partition}`, `${topic}/${partition} has no leader`)
+      }
+      for (const leader of new Set(leaders.values())) {
+        if (leader === null || followed.has(leader)) continue
+        followed.add(leader)
+        readFrom(leader).catch(onFatal)
+      }
+      changed.wake()
+      room.wake()
+    },
+    wake: room.wake,
+    stop() {
+      over = true
+      for (const signal of [changed, room, stopped]) signal.wake()
+    },
+  }
+}

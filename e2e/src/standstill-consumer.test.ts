@@ -1,0 +1,145 @@
+// Whatever keeps the consumer from reading Kafka is seen within 15 s: not ready, one line, one count; and heals by itself.
+import { execFileSync } from 'node:child_process'
+import { join } from 'node:path'
+import { historyKey } from '@iot/shared/contract'
+import type { Cluster } from '@iot/stack/cluster'
+import { kafkaLib } from '@iot/stack/prepare'
+import { AclOperationTypes, AclPermissionTypes, AclResourceTypes, type Admin, ResourcePatternTypes } from 'kafkajs'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { createPlatform, eventually, type Platform } from './platform.js'
+import { startServers } from './servers.js'
+
+const SEEN_MS = 15_000
+const LINE = 'Kafka is not giving records; retrying'
+
+let cluster: Cluster
+let platform: Platform
+let admin: Admin
+beforeAll(async () => {
+  cluster = await startServers({
+    kafkaProperties: [
+      'authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer',
+      'allow.everyone.if.no.acl.found=true',
+      'super.users=User:nobody',
+    ],
+  })
+  platform = await createPlatform({
+    kafka: cluster.kafka.port,
+    redis: cluster.redis.port,
+    mqtt: cluster.mosquitto.port,
+  })
+  await platform.up()
+  admin = platform.kafka.admin()
+  await admin.connect()
+})
+afterAll(async () => {
+  await admin?.disconnect()
+  await platform?.down()
+  await cluster?.stop()
+})
+
+const standstills = async () =>
+  Number(/^iot_standstills_total\{part="kafka"\} (\d+)$/m.exec(await platform.consumer.metrics())?.[1])
+const lines = () => platform.consumer.log().split(LINE).length - 1
+const notReady = async (): Promise<Record<string, string>> => {
+  const ready = (await (await fetch(`${platform.consumer.url}/health/ready`)).json()) as {
+    not_ready?: Record<string, string>
+  }
+  return ready.not_ready ?? {}
+}
+
+/** Plants a cause, sees it within 15 s, takes it away and sees that it heals, with everything stored. */
+async function seen(cause: () => unknown, reason: RegExp, cure: () => unknown) {
+  await platform.consumer.ready()
+  const id = platform.id(`s${Math.random()}`)
+  const before = { count: await standstills(), lines: lines() }
+  const device = await platform.device()
+  let seq = 0
+  const publish = () => device.publish(`${platform.prefix}/${id}/data`, `{"seq":${seq++}}`, { qos: 1 })
+  const ticker = setInterval(publish, 200)
+  try {
+    await cause()
+    const words = await eventually(async () => (await notReady()).kafka ?? false, 'not ready', SEEN_MS)
+    expect(words).toMatch(reason)
+    expect(await standstills()).toBe(before.count + 1)
+    expect(lines()).toBe(before.lines + 1)
+    expect((await notReady()).redis).toBeUndefined()
+  } finally {
+    clearInterval(ticker)
+    await cure()
+  }
+  await platform.consumer.ready(60_000)
+  await eventually(async () => (await platform.redis.zcard(historyKey(id))) === seq, 'all is stored', 60_000)
+}
+
+test('frozen', async () => {
+  await seen(
+    () => cluster.kafka.signal('SIGSTOP'),
+    /^Kafka: .*(timed out|no answer|not answered)/i,
+    () => cluster.kafka.signal('SIGCONT'),
+  )
+}, 120_000)
+
+test('frozen while there is nothing to read', async () => {
+  await cluster.kafka.signal('SIGSTOP')
+  try {
+    await eventually(async () => (await notReady()).kafka !== undefined, 'not ready', SEEN_MS)
+  } finally {
+    await cluster.kafka.signal('SIGCONT')
+  }
+  await platform.consumer.ready(SEEN_MS)
+}, 60_000)
+
+const denyRead = (resourceType: AclResourceTypes, resourceName: string) => ({
+  resourceType,
+  resourceName,
+  resourcePatternType: ResourcePatternTypes.LITERAL,
+  principal: 'User:ANONYMOUS',
+  host: '*',
+  operation: AclOperationTypes.READ,
+  permissionType: AclPermissionTypes.DENY,
+})
+
+test('an ACL refuses the topic', async () => {
+  const acl = denyRead(AclResourceTypes.TOPIC, platform.topic)
+  await seen(
+    () => admin.createAcls({ acl: [acl] }),
+    /topic.*not authorized|not authorized.*topic/i,
+    () => admin.deleteAcls({ filters: [acl] }),
+  )
+}, 120_000)
+
+test('an ACL refuses the group', async () => {
+  const acl = denyRead(AclResourceTypes.GROUP, `group-${platform.run}`)
+  await seen(
+    () => admin.createAcls({ acl: [acl] }),
+    /group.*not authorized|not authorized.*group/i,
+    () => admin.deleteAcls({ filters: [acl] }),
+  )
+}, 120_000)
+
+const quota = (...change: string[]) =>
+  execFileSync('java', [
+    '-cp',
+    join(kafkaLib, '*'),
+    'kafka.admin.ConfigCommand',
+    '--bootstrap-server',
+    `127.0.0.1:${cluster.kafka.port}`,
+    '--alter',
+    '--entity-type',
+    'clients',
+    '--entity-name',
+    'kafka-redis-consumer',
+    ...change,
+  ])
+
+test('a quota throttles', async () => {
+  // one large record is given whole, and paid for by half a minute without any
+  const burst = async () => {
+    quota('--add-config', 'consumer_byte_rate=8000')
+    const device = await platform.device()
+    const topic = `${platform.prefix}/${platform.id('burst')}/data`
+    await device.publishAsync(topic, JSON.stringify('x'.repeat(250_000)), { qos: 1 })
+  }
+  await seen(burst, /a quota throttles/, () => quota('--delete-config', 'consumer_byte_rate'))
+}, 180_000)

@@ -1,0 +1,130 @@
+// What the cluster says of a topic at this moment: which topic it is, who leads its partitions, where they begin and end.
+import { createRequire } from 'node:module'
+import { errorOf, type KafkaConnections, type KafkaError, type PartitionMetadata } from './connections.js'
+
+const Encoder = createRequire(import.meta.url)('kafkajs/src/protocol/encoder') as new () => {
+  buf: Buffer
+  offset: number
+}
+
+const EARLIEST = '-2'
+const LATEST = '-1'
+
+/** `id` is another one when the topic is created again under its name; null where the broker does not tell it. */
+export type TopicState = { id: string | null; partitions: PartitionMetadata[] | KafkaError }
+/** The offsets of the first record that is kept and of the next one that comes. */
+export type Bounds = { low: number; high: number }
+
+/** @throws when no broker answers */
+export async function lookAtTopic(connections: KafkaConnections, topic: string): Promise<TopicState> {
+  const { topics } = await connections.metadata([topic])
+  const partitions = topics.get(topic)
+  if (!partitions) throw new Error(`Kafka says nothing of the topic ${topic}`)
+  return { id: partitions instanceof Error ? null : await requestTopicId(connections, topic), partitions }
+}
+
+/**
+ * Where partitions begin and end, asked of the broker that leads them; those that it refuses to tell carry the error.
+ * @throws when the broker does not answer
+ */
+export async function boundsOf(
+  connections: KafkaConnections,
+  leader: number,
+  topic: string,
+  partitions: number[],
+): Promise<Map<number, Bounds | KafkaError>> {
+  type Listed = { partition: number; errorCode: number; offset: string }
+  const list = async (timestamp: string): Promise<Map<number, Listed>> => {
+    const topics = [{ topic, partitions: partitions.map((partition) => ({ partition, timestamp })) }]
+    const response = await connections.ask<{ responses: { partitions: Listed[] }[] }>(leader, 'ListOffsets', { topics })
+    return new Map(response.responses.flatMap((one) => one.partitions.map((listed) => [listed.partition, listed])))
+  }
+  const [lows, highs] = [await list(EARLIEST), await list(LATEST)]
+  const bounds = new Map<number, Bounds | KafkaError>()
+  for (const partition of partitions) {
+    const [low, high] = [lows.get(partition), highs.get(partition)]
+    if (!low || !high) throw new Error(`Kafka says nothing of ${topic}/${partition}`)
+    const error = errorOf(low.errorCode) ?? errorOf(high.errorCode)
+    bounds.set(partition, error ?? { low: Number(low.offset), high: Number(high.offset) })
+  }
+  return bounds
+}
+
+// Metadata of version 10 tells a topic's id; kafkajs knows versions up to 6, so that its bytes are written and read here
+// (https://kafka.apache.org/protocol.html#The_Messages_Metadata). Strings and arrays are "compact": their length plus
+// one as a variable-length number; a 0 stands where tagged fields could be.
+const VERSION_WITH_IDS = 10
+const UUID_BYTES = 16
+
+async function requestTopicId(connections: KafkaConnections, topic: string): Promise<string | null> {
+  const response = await connections.ask<{ id?: string | null }>(
+    null,
+    'Metadata',
+    { topics: [topic] },
+    (made, newest) => {
+      if (newest < VERSION_WITH_IDS) return
+      made.request.apiVersion = VERSION_WITH_IDS
+      made.request.encode = async () => {
+        const encoder = new Encoder()
+        encoder.buf = encodeIdRequest(topic)
+        encoder.offset = encoder.buf.length
+        return encoder
+      }
+      made.response = { decode: async (bytes) => ({ id: decodeId(bytes) }), parse: async (decoded) => decoded }
+    },
+  )
+  return response.id ?? null
+}
+
+const varInt = (value: number): number[] => (value < 0x80 ? [value] : [(value & 0x7f) | 0x80, ...varInt(value >>> 7)])
+
+function encodeIdRequest(topic: string): Buffer {
+  const name = Buffer.from(topic)
+  const noFields = 0 // of the header, which ends here
+  return Buffer.concat([
+    Buffer.from([noFields, 2]), // one topic
+    Buffer.alloc(UUID_BYTES),
+    Buffer.from(varInt(name.length + 1)),
+    name,
+    Buffer.from([0, 0, 0, 0, 0]), // no fields; do not create; no operations, twice; no fields
+  ])
+}
+
+/** The id in base64; null when the topic is unknown. */
+function decodeId(bytes: Buffer): string | null {
+  let at = 1 // behind the header's tagged fields
+  const number = () => {
+    let value = 0
+    for (let shift = 0; ; shift += 7) {
+      const byte = bytes.readUInt8(at++)
+      value |= (byte & 0x7f) << shift
+      if (byte < 0x80) return value
+    }
+  }
+  const skipString = () => {
+    const length = number() - 1 // -1 for null
+    at += Math.max(length, 0)
+  }
+  const skipFields = () => {
+    for (let count = number(); count > 0; count--) {
+      number() // its tag
+      const length = number()
+      at += length
+    }
+  }
+  at += 4 // throttle time
+  for (let brokers = number() - 1; brokers > 0; brokers--) {
+    at += 4
+    skipString() // host
+    at += 4
+    skipString() // rack
+    skipFields()
+  }
+  skipString() // cluster id
+  at += 4 // controller
+  if (number() - 1 < 1) return null
+  const errorCode = bytes.readInt16BE(at)
+  at += 2
+  skipString() // name
+  return errorCode === 0 ? bytes.toString('base64', at, at + UUID_BYTES) : null
+}
