@@ -31,8 +31,8 @@ export function createAccept(
     binary: BinaryPayloads
     /** The time of a record that is made now. */
     timestamp: () => string
-    /** Called for each reading that becomes a record. */
-    onReading?: ((deviceId: string) => unknown) | undefined
+    /** Called for each reading of a device, where readings are signs of life. */
+    onReading?: (deviceId: string) => unknown
   },
   publisher: Pick<Publisher, 'publish' | 'deadLetter'>,
 ): (message: Message, stored: () => void) => void {
@@ -54,7 +54,6 @@ export function createAccept(
       publisher.deadLetter({ ...result, source, value: payload, valueBytes: sentBytes }, stored)
       return
     }
-    onReading?.(result.deviceId)
     if (result.kind === 'text') texts.inc()
     else if (result.kind === 'binary') binaries.inc()
     publisher.publish({ deviceId: result.deviceId, value: result.value, source, original: payload }, stored)

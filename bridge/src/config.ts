@@ -1,7 +1,8 @@
 // The bridge's configuration: every environment variable it knows, with its default and bounds.
 
 import { isIP } from 'node:net'
-import { ConfigError, commonSchema, integer, pemFile, url } from '@iot/shared/config'
+import { type CommonConfig, commonNeeds, commonSchema, commonWarnings } from '@iot/shared/common-config'
+import { ConfigError, integer, type Need, pemFile, url } from '@iot/shared/config'
 import { z } from 'zod'
 import { BINARY_PAYLOADS } from './ingest.js'
 import { prefixProblem } from './topics.js'
@@ -50,7 +51,7 @@ export const bridgeSchema = {
       (kinds) => kinds.includes('hello') && kinds.every((kind) => kind === 'hello' || kind === 'data'),
       'must be hello, or hello,data',
     ),
-  PRESENCE_OFFLINE_PAYLOAD: z.string().optional(),
+  PRESENCE_OFFLINE_PAYLOAD: z.string().max(1000, 'must have at most 1000 characters').optional(),
   MAX_PAYLOAD_BYTES: integer(262_144, 1, 100_000_000),
   BINARY_PAYLOADS: z.enum(BINARY_PAYLOADS).default('dead-letter'),
   MAX_IN_FLIGHT: integer(2000, 1, 60_000),
@@ -74,26 +75,49 @@ export const bridgeSchema = {
     ),
   API_ALLOWED_HOSTS: z
     .string()
-    .default('')
     .transform(list)
     .refine(
       (names) => names.every((name) => /^[^\s:/*]+$/.test(name) || isIP(name) === 6),
       'must be host names without ports, with commas',
-    ),
+    )
+    .optional(),
   API_HOST: z.string().default('127.0.0.1'),
   API_PORT: integer(8000, 0, 65_535),
   DATA_DIR: z.string().default('.local/data/bridge'),
 }
 
-const LOOPBACK = /^(localhost|127\.\d+\.\d+\.\d+|::1)$/
+export const bridgeNeeds: Need[] = [
+  ...commonNeeds,
+  ['MQTT_CA_FILE', 'MQTT_URL', ['mqtts://', 'wss://']],
+  ['MQTT_CERT_FILE', 'MQTT_URL', ['mqtts://', 'wss://']],
+  ['MQTT_CERT_FILE', 'MQTT_KEY_FILE'],
+  ['MQTT_KEY_FILE', 'MQTT_CERT_FILE'],
+]
+
+const LOOPBACK = /^(localhost|127\.\d+\.\d+\.\d+|\[?::1\]?)$/
+
+type ApiAccess = { API_HOST: string; API_AUTH: 'key' | 'none'; API_KEY?: string[] | undefined }
 
 /**
  * Refuses an API that strangers could reach without a key.
  * @throws {ConfigError}
  */
-export function checkApiAccess(config: { API_HOST: string; API_AUTH: 'key' | 'none'; API_KEY?: string[] | undefined }) {
-  if (config.API_KEY || config.API_AUTH === 'none' || LOOPBACK.test(config.API_HOST)) return
-  throw new ConfigError([
-    `API_KEY: is needed, since API_HOST is ${config.API_HOST}; API_AUTH=none opens it to everybody`,
-  ])
+export function checkApiAccess({ API_HOST, API_AUTH, API_KEY }: ApiAccess): void {
+  if (API_KEY || API_AUTH === 'none' || LOOPBACK.test(API_HOST)) return
+  throw new ConfigError([`API_KEY: is needed, since API_HOST is ${API_HOST}; API_AUTH=none opens it to everybody`])
+}
+
+/** What whoever configured it should know, a line each. */
+export function bridgeWarnings(
+  config: CommonConfig & ApiAccess & { MQTT_URL: string; MQTT_PASSWORD?: string | undefined },
+): string[] {
+  const broker = new URL(config.MQTT_URL)
+  const hasPassword = config.MQTT_PASSWORD !== undefined || broker.password !== ''
+  const isClear = ['mqtt:', 'ws:', 'tcp:'].includes(broker.protocol) && !LOOPBACK.test(broker.hostname)
+  const isOpen = !config.API_KEY && !LOOPBACK.test(config.API_HOST)
+  return [
+    ...commonWarnings(config),
+    ...(hasPassword && isClear ? ['MQTT_PASSWORD crosses the network in the clear: use mqtts:// or wss://'] : []),
+    ...(isOpen ? [`everybody who reaches the API on ${config.API_HOST} may command devices: no API_KEY is set`] : []),
+  ]
 }

@@ -12,7 +12,7 @@ import { createCommandRecords } from './api/command-records.js'
 import { commandCalls } from './api/commands.js'
 import { deviceCalls } from './api/devices.js'
 import { createControlConnection } from './commands.js'
-import { bridgeSchema, checkApiAccess } from './config.js'
+import { bridgeNeeds, bridgeSchema, bridgeWarnings, checkApiAccess } from './config.js'
 import { loadIdentity } from './identity.js'
 import { createMqttSource } from './mqtt/source.js'
 import { createPresence } from './presence.js'
@@ -24,11 +24,12 @@ const { version } = JSON.parse(readFileSync(new URL('../package.json', import.me
 runService(
   SERVICE,
   () => {
-    const config = loadConfig(bridgeSchema, process.env)
+    const config = loadConfig(bridgeSchema, process.env, bridgeNeeds)
     checkApiAccess(config)
     return config
   },
   async (config, logger, lifecycle) => {
+    for (const warning of bridgeWarnings(config)) logger.warn(warning)
     const { MQTT_TOPIC_PREFIX: prefix, KAFKA_TOPIC: topic } = config
     const broker = {
       url: config.MQTT_URL,
@@ -83,7 +84,7 @@ runService(
           maxPayloadBytes: config.MAX_PAYLOAD_BYTES,
           binary: config.BINARY_PAYLOADS,
           timestamp: createTimestamps(config.TIMESTAMP_PRECISION),
-          onReading: config.PRESENCE_FROM.includes('data') ? presence.seen : undefined,
+          ...(config.PRESENCE_FROM.includes('data') ? { onReading: presence.seen } : {}),
         },
         publisher,
       ),
@@ -110,7 +111,7 @@ runService(
         version,
         keys: config.API_KEY ?? [],
         host: config.API_HOST,
-        allowedHosts: config.API_ALLOWED_HOSTS,
+        allowedHosts: config.API_ALLOWED_HOSTS ?? [],
         callsPerSecond: config.API_RATE_LIMIT,
         trustProxy: config.API_TRUST_PROXY,
       },

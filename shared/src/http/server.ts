@@ -130,8 +130,10 @@ export async function createHttpServer(
 async function stop(app: FastifyInstance, idle: Promise<void>): Promise<void> {
   const closed = app.close()
   await idle
-  app.server.closeAllConnections()
-  await closed
+  const closeAll = () => app.server.closeAllConnections()
+  closeAll()
+  const timer = setInterval(closeAll, 50) // for those who come before it listens no more
+  await closed.finally(() => clearInterval(timer))
 }
 
 function answerErrors(app: FastifyInstance, logger: Logger): void {
