@@ -168,6 +168,6 @@ test('against a naive broker: nothing acknowledged that is not stored, in order,
       expect(take()).toBe(session.length)
       expect([window.unstored, window.messages, window.bytes]).toEqual([0, 0, 0])
     }),
-    { numRuns: 2000 },
+    { numRuns: 500 },
   )
 })
