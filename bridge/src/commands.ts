@@ -50,7 +50,6 @@ export function createControlConnection(
   logger: Logger,
 ): ControlConnection {
   const { prefix } = options
-  let subscribed = false
   const pinged: (() => void)[] = [] // whom the next PINGREQ is for
   const pings: (() => void)[] = [] // one for each PINGREQ of ours that has no answer yet
   const unheard = new Set<number>() // packet ids of commands that nobody was subscribed to
@@ -95,11 +94,8 @@ export function createControlConnection(
           for (const finish of unacknowledged) finish(outcome)
         })
       },
-      onSubscribed() {
-        subscribed = true
-      },
+      onSubscribed() {},
       onLost() {
-        subscribed = false
         pinged.length = 0
         pings.length = 0
         unheard.clear()
@@ -158,7 +154,10 @@ export function createControlConnection(
 
   return {
     start: link.connect,
-    check: () => (link.client?.connected && subscribed ? null : 'MQTT control: not connected'),
+    check() {
+      const problem = link.check()
+      return problem === null ? null : `MQTT control: ${problem}`
+    },
     async send(deviceId, text, ttlMs) {
       const outcome = await send(deviceId, text, ttlMs)
       const isUnheard = outcome.result === 'acknowledged' && !outcome.hadSubscribers
