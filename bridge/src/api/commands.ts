@@ -153,7 +153,6 @@ export const commandCalls =
         config: {
           invalid: {
             params: invalidDevice,
-            querystring: { code: 'INVALID_QUERY' },
             body: {
               code: 'INVALID_COMMAND',
               message: 'The body must be a JSON object with a non-empty string "command"',
@@ -189,7 +188,6 @@ export const commandCalls =
           params: z.object({ commandId: z.string().min(1).max(200) }),
           response: { 200: recordSchema, ...errors(400, 404) },
         },
-        config: { invalid: { params: { code: 'INVALID_ID' } } },
       },
       async ({ params }, reply) => {
         const record = records.get(params.commandId)
