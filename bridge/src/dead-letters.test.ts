@@ -1,4 +1,4 @@
-import type { KafkaMessage } from 'kafkajs'
+import type { KafkaMessage } from '@iot/shared/kafka/client'
 import { expect, test } from 'vitest'
 import { asLetter, restore, rowOf } from './dead-letters.js'
 

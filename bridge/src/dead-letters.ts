@@ -1,8 +1,7 @@
 // Dead letters as they stand on their topic: read one after the other, shown, and made into records again.
 import { randomBytes } from 'node:crypto'
 import { decodeMessage } from '@iot/shared/contract'
-import type { KafkaClient } from '@iot/shared/kafka/client'
-import type { KafkaMessage } from 'kafkajs'
+import type { KafkaClient, KafkaMessage } from '@iot/shared/kafka/client'
 import { type BinaryPayloads, ingest } from './ingest.js'
 import { parseTopic } from './topics.js'
 
