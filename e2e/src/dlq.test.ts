@@ -5,8 +5,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { historyKey, lastStateKey } from '@iot/shared/contract'
 import { root } from '@iot/stack/prepare'
-import { afterAll, beforeAll, expect, inject, test } from 'vitest'
+import { afterAll, beforeAll, expect, inject, test, vi } from 'vitest'
 import { createPlatform, eventually, type Platform } from './platform.js'
+
+vi.setConfig({ testTimeout: 180_000 }) // each look at the letters is a process of its own
 
 let platform: Platform
 let dir: string
