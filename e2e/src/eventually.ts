@@ -6,7 +6,7 @@
 export async function eventually<T>(
   condition: () => Promise<T> | T,
   what: string | (() => string),
-  timeoutMs = 30_000,
+  timeoutMs = 60_000,
 ): Promise<T> {
   const deadline = Date.now() + timeoutMs
   let last: unknown
