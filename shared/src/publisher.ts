@@ -126,7 +126,7 @@ export function createPublisher(
   let isPumpDue = false
   let unusable: { sinceMs: number; problem: string } | null = null // the cluster, or a topic as a whole
   let isReached = false
-  let wasReached = false
+  let wasUsable = false // readiness begins with the first look at which nothing was wrong
   let cutBytes = MAX_BATCH_BYTES // what is kept of a dead letter that Kafka does not take whole
   let stopping = false
   let watching: Promise<void> | undefined
@@ -233,7 +233,7 @@ export function createPublisher(
       try {
         const metadata = await connections.metadata([topic, letterTopic])
         if (!isReached) connects.inc()
-        isReached = wasReached = true
+        isReached = true
         attempt = 0
         adopt(metadata)
         assess()
@@ -278,6 +278,7 @@ export function createPublisher(
     leaders = found
     leading = new Set([...found.values()].flatMap((partitions) => [...partitions.values()])).size
     setUnusable(problems[0] ?? null)
+    wasUsable ||= problems.length === 0
   }
 
   /** Fewer partitions are believed when they stay so: a broker that lags tells of how it was. */
@@ -329,7 +330,7 @@ export function createPublisher(
     deadLetter(letter, onStored) {
       push(letterItem(letter, onStored, (letter.value?.length ?? 0) > MAX_BATCH_BYTES))
     },
-    check: () => condition.check() ?? (wasReached ? null : 'Kafka: not connected yet'),
+    check: () => condition.check() ?? (wasUsable ? null : `Kafka: ${unusable?.problem ?? 'not connected yet'}`),
     async stop(withinMs) {
       const isEmpty = async () => {
         while (queue.size > 0) await stored.wait()
