@@ -26,6 +26,7 @@ class LongestFirst extends BaseSequencer {
   }
 }
 
+const SERVERLESS = ['e2e/src/chaos/check.test.ts', 'e2e/src/simulation/*.test.ts']
 const SOURCES = '{shared,bridge,consumer,simulator,stack}/src/**/*.test.ts'
 
 export default defineConfig({
@@ -36,13 +37,13 @@ export default defineConfig({
     maxWorkers: 6,
     sequence: { sequencer: LongestFirst },
     projects: [
-      { extends: true, test: { name: 'unit', include: [SOURCES, 'e2e/src/chaos/check.test.ts'] } },
+      { extends: true, test: { name: 'unit', testTimeout: 60_000, include: [SOURCES, ...SERVERLESS] } },
       {
         extends: true,
         test: {
           name: 'e2e',
           include: ['e2e/src/**/*.test.ts'],
-          exclude: ['e2e/src/chaos/check.test.ts'],
+          exclude: SERVERLESS,
           globalSetup: ['e2e/src/global-setup.ts'],
           testTimeout: 60_000,
           hookTimeout: 90_000,

@@ -22,6 +22,7 @@ must(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), 
 if (part === 'start') await run([join(root, 'stack', 'dist', 'start.js'), ...args])
 else if (part === 'simulate') await run([join(root, 'simulator', 'dist', 'main.js'), ...args])
 else if (part === 'chaos') await run([join(root, 'e2e', 'dist', 'chaos', 'main.js'), ...args])
+else if (part === 'simulate:faults') await run([join(root, 'e2e', 'dist', 'simulation', 'main.js'), ...args])
 else if (part === 'bench') await run([join(root, 'bench', 'dist', 'main.js'), ...args])
 else if (part === 'dlq') await run([join(root, 'bridge', 'dist', 'dlq.js'), ...args])
 else if (part === 'test') await test()

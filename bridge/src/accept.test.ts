@@ -19,7 +19,7 @@ beforeEach(() => {
 
 const create = (binary: 'dead-letter' | 'base64' = 'dead-letter') =>
   createAccept(
-    { prefix: 'devices', maxPayloadBytes: 64, binary },
+    { prefix: 'devices', maxPayloadBytes: 64, binary, timestamp: () => '1678886400' },
     {
       publish: (record, onStored) => {
         published.push(record)
@@ -30,7 +30,6 @@ const create = (binary: 'dead-letter' | 'base64' = 'dead-letter') =>
         waiting.push(onStored)
       },
     },
-    () => 1678886400,
   )
 const message = (topic: string, payload: string | Buffer, more: Partial<Message> = {}): Message => {
   const bytes = Buffer.from(payload)

@@ -25,11 +25,18 @@ const binaries = new Counter({
  * once where there is nothing to store.
  */
 export function createAccept(
-  options: { prefix: string; maxPayloadBytes: number; binary: BinaryPayloads },
+  options: {
+    prefix: string
+    maxPayloadBytes: number
+    binary: BinaryPayloads
+    /** The time of a record that is made now. */
+    timestamp: () => string
+    /** Called for each reading of a device, where readings are signs of life. */
+    onReading?: (deviceId: string) => unknown
+  },
   publisher: Pick<Publisher, 'publish' | 'deadLetter'>,
-  nowSeconds = () => Math.floor(Date.now() / 1000),
 ): (message: Message, stored: () => void) => void {
-  const { prefix, maxPayloadBytes, binary } = options
+  const { prefix, maxPayloadBytes, binary, timestamp, onReading } = options
 
   const ignore = (reason: string, stored: () => void) => {
     ignored.inc({ reason })
@@ -41,7 +48,8 @@ export function createAccept(
     // such as what an old subscription of the session still matches
     if (parsed?.kind !== 'data') return ignore('unexpected_topic', stored)
     if (isRetained) return ignore('retained', stored) // a replay of unknown age
-    const result = ingest(parsed.deviceId, payload, maxPayloadBytes, nowSeconds(), binary, sentBytes)
+    const result = ingest(parsed.deviceId, payload, maxPayloadBytes, timestamp(), binary, sentBytes)
+    if (onReading && result.deviceId !== undefined) onReading(result.deviceId)
     if (!result.ok) {
       publisher.deadLetter({ ...result, source, value: payload, valueBytes: sentBytes }, stored)
       return

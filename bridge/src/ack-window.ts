@@ -33,7 +33,7 @@ export type AckWindow = {
   /** Whether nothing more should be read until something is acknowledged. */
   readonly isFull: boolean
   /** Puts a new message at the end of the window. */
-  add(message: Message, packetId: number, qos: 0 | 1 | 2): Held
+  add(message: Held): void
   /**
    * Recognises a message that was held when the previous connection was lost, and puts it at the end of the window.
    * Returns null for all others: they are new, whatever their DUP flag says.
@@ -88,12 +88,10 @@ export function createAckWindow(limits: { messages: number; bytes: number }): Ac
     get isFull() {
       return messages >= limits.messages || bytes >= limits.bytes
     },
-    add({ topic, payload, isRetained, sentBytes }, packetId, qos) {
-      const held = { topic, payload, isRetained, sentBytes, packetId, qos, isStored: false, isUnacknowledged: false }
-      append(held)
+    add(message) {
+      append(message)
       unstored++
-      count(held)
-      return held
+      count(message)
     },
     reclaim(packetId, isDup, topic, payload) {
       if (unclaimed.size === 0) return null

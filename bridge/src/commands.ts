@@ -2,27 +2,30 @@
 // A command that was answered with an error is not delivered later: it is sent only to a broker that has just
 // answered a ping, and what was not acknowledged in time is taken out of MQTT.js's queue with its connection.
 import { isDeviceId } from '@iot/shared/contract'
-import type { MqttClient } from 'mqtt'
+import { describe } from '@iot/shared/errors'
+import { type IDisconnectPacket, type MqttClient, ReasonCodes } from 'mqtt'
 import type { Logger } from 'pino'
 import { Counter } from 'prom-client'
 import { type Broker, createMqttLink } from './mqtt/link.js'
+import { parseTopic } from './topics.js'
 
 const NO_MATCHING_SUBSCRIBERS = 0x10 // in a PUBACK of MQTT 5 (3.4.2.1)
-const NOT_AUTHORIZED = 0x87
-const REFUSED = 0x80 // and above
+const REFUSED = 0x80 // and above: the reason codes of failures
+const GOING_AWAY = [0x89, 0x8b, 0x8d, 0x8e, 0x9c, 0x9d] // busy, shutting down, keep alive, taken over, moved
 
 const hellos = new Counter({ name: 'iot_hello_messages_total', help: 'hello messages', labelNames: ['outcome'] })
 const replies = new Counter({ name: 'iot_command_replies_total', help: "devices' replies", labelNames: ['outcome'] })
 const commands = new Counter({ name: 'iot_commands_total', help: 'commands', labelNames: ['outcome'] })
 
 /**
- * What became of a command, and whether it was published at all. `closed`: the broker closed the connection instead of
- * acknowledging it, as some do where they do not allow a publish.
+ * What became of a command. `refused`: the broker said that it does not take it, and why. `closed`: the broker closed
+ * the connection instead of acknowledging it, as some do where they do not allow a publish. `published`: whether the
+ * broker may have it all the same.
  */
 export type CommandOutcome =
-  | { result: 'acknowledged'; published: true; hadSubscribers: boolean }
-  | { result: 'refused'; published: true; reason: string }
-  | { result: 'closed'; published: true }
+  | { result: 'acknowledged'; hadSubscribers: boolean }
+  | { result: 'refused'; reason: string }
+  | { result: 'closed' }
   | { result: 'disconnected' | 'timeout'; published: boolean }
 
 export type ControlConnection = {
@@ -42,15 +45,15 @@ export function createControlConnection(
     timeoutMs: number
     stallMs: number
   },
-  onHello: (deviceId: string) => void,
+  onHello: (deviceId: string, payload: Buffer) => string,
   onReply: (deviceId: string, payload: Buffer) => string,
   logger: Logger,
 ): ControlConnection {
   const { prefix } = options
-  let subscribed = false
   const pinged: (() => void)[] = [] // whom the next PINGREQ is for
   const pings: (() => void)[] = [] // one for each PINGREQ of ours that has no answer yet
   const unheard = new Set<number>() // packet ids of commands that nobody was subscribed to
+  const unacknowledged = new Set<(outcome: CommandOutcome) => void>() // the commands that were published
 
   const link = createMqttLink(
     {
@@ -73,21 +76,26 @@ export function createControlConnection(
           if (packet.cmd === 'pingreq') pings.push(pinged.shift() ?? (() => {}))
         })
         client.on('message', (from, payload, packet) => {
-          const [device = '', ...kind] = from.slice(options.prefix.length + 1).split('/')
-          if (kind.join('/') === 'hello') {
-            const outcome = packet.retain ? 'retained' : isDeviceId(device) ? 'seen' : 'invalid_device_id'
-            hellos.inc({ outcome })
-            if (outcome === 'seen') onHello(device)
-          } else if (kind.join('/') === 'commands/ack') {
-            replies.inc({ outcome: packet.retain ? 'retained' : onReply(device, payload) })
+          const topic = parseTopic(from, prefix)
+          if (topic?.kind === 'hello') {
+            const isIgnored = packet.retain || !isDeviceId(topic.deviceId)
+            const ignored = packet.retain ? 'retained' : 'invalid_device_id'
+            hellos.inc({ outcome: isIgnored ? ignored : onHello(topic.deviceId, payload) })
+          } else if (topic?.kind === 'commands/ack') {
+            replies.inc({ outcome: packet.retain ? 'retained' : onReply(topic.deviceId, payload) })
           }
         })
+        let goodbye: IDisconnectPacket | undefined
+        client.on('disconnect', (packet) => {
+          goodbye = packet
+        })
+        client.on('close', () => {
+          const outcome = outcomeOfClose(client.disconnecting, goodbye)
+          for (const finish of unacknowledged) finish(outcome)
+        })
       },
-      onSubscribed() {
-        subscribed = true
-      },
+      onSubscribed() {},
       onLost() {
-        subscribed = false
         pinged.length = 0
         pings.length = 0
         unheard.clear()
@@ -110,38 +118,25 @@ export function createControlConnection(
   const publish = (own: MqttClient, deviceId: string, text: string, ttlMs: number, timeoutMs: number) =>
     new Promise<CommandOutcome>((resolve) => {
       let messageId: number | undefined
-      let disconnectReason: number | undefined
       const finish = (outcome: CommandOutcome) => {
+        if (!unacknowledged.delete(finish)) return
         clearTimeout(timer)
-        own.off('close', closed)
-        own.off('disconnect', disconnected)
         resolve(outcome)
         if (outcome.result !== 'acknowledged' && messageId !== undefined) own.removeOutgoingMessage(messageId)
       }
-      const disconnected = ({ reasonCode }: { reasonCode?: number }) => {
-        disconnectReason = reasonCode
-      }
-      const closed = () =>
-        finish(
-          disconnectReason === NOT_AUTHORIZED
-            ? { result: 'refused', published: true, reason: 'Not authorized' }
-            : { result: 'closed', published: true },
-        )
       const timer = setTimeout(() => finish({ result: 'timeout', published: true }), timeoutMs)
-      own.once('close', closed)
-      own.once('disconnect', disconnected)
+      unacknowledged.add(finish)
       const messageExpiryInterval = Math.ceil(ttlMs / 1000)
       const properties = link.protocolVersion === 5 ? { properties: { messageExpiryInterval } } : {}
-      const options = { qos: 1 as const, retain: false, ...properties }
-      own.publish(`${prefix}/${deviceId}/commands`, text, options, (error, packet) => {
+      const publishOptions = { qos: 1 as const, retain: false, ...properties }
+      own.publish(`${prefix}/${deviceId}/commands`, text, publishOptions, (error, packet) => {
         if (!error) {
           const hadSubscribers = messageId === undefined || !unheard.delete(messageId)
-          return finish({ result: 'acknowledged', published: true, hadSubscribers })
+          return finish({ result: 'acknowledged', hadSubscribers })
         }
-        const isRefused = Number((error as { code?: unknown }).code) >= REFUSED
-        const reason =
-          (packet as { properties?: { reasonString?: string } } | undefined)?.properties?.reasonString ?? error.message
-        finish(isRefused ? { result: 'refused', published: true, reason } : { result: 'closed', published: true })
+        const { code } = error as { code?: number | string }
+        const isRefused = typeof code === 'number' && code >= REFUSED
+        finish(isRefused ? { result: 'refused', reason: reasonOf(code, packet) } : { result: 'closed' })
       })
       messageId = own.getLastMessageId()
     })
@@ -159,12 +154,30 @@ export function createControlConnection(
 
   return {
     start: link.connect,
-    check: () => (link.client?.connected && subscribed ? null : 'MQTT control: not connected'),
+    check() {
+      const problem = link.check()
+      return problem === null ? null : `MQTT control: ${problem}`
+    },
     async send(deviceId, text, ttlMs) {
       const outcome = await send(deviceId, text, ttlMs)
-      commands.inc({ outcome: outcome.result })
+      const isUnheard = outcome.result === 'acknowledged' && !outcome.hadSubscribers
+      commands.inc({ outcome: isUnheard ? 'no_subscribers' : outcome.result })
       return outcome
     },
     stop: link.stop,
   }
+}
+
+/** What a command that was not acknowledged met when its connection closed, on our side or the broker's. */
+function outcomeOfClose(isOurs: boolean, goodbye: IDisconnectPacket | undefined): CommandOutcome {
+  if (isOurs) return { result: 'disconnected', published: true }
+  const code = goodbye?.reasonCode
+  if (code === undefined || code < REFUSED || GOING_AWAY.includes(code)) return { result: 'closed' }
+  return { result: 'refused', reason: reasonOf(code, goodbye) }
+}
+
+/** The broker's own words where it gives some, else what its code means. */
+function reasonOf(code: number, packet: object | undefined): string {
+  const { properties } = (packet ?? {}) as { properties?: { reasonString?: string } }
+  return describe(properties?.reasonString ?? (ReasonCodes as Record<number, string>)[code] ?? `code ${code}`)
 }

@@ -86,7 +86,7 @@ function restore(
   const key = device ?? letter.key ?? parseTopic(source, prefix)?.deviceId ?? ''
   const message = decodeMessage(Buffer.from(key), value)
   if (message) return { key, value: message.text }
-  const result = ingest(key, value, config.MAX_PAYLOAD_BYTES, Number(letter.header('timestamp')))
+  const result = ingest(key, value, config.MAX_PAYLOAD_BYTES, letter.header('timestamp'))
   if (result.ok && letter.header('reason') !== 'invalid_message') return { key, value: result.value }
   const why = result.ok ? 'is not of the form of iot-data' : result.reason
   throw new Error(`${letter.offset} cannot go back as it is (${why}): give --file or --device`)

@@ -36,7 +36,7 @@ const deviceId = fc.string({ unit: 'grapheme', maxLength: 100 }).filter(isDevice
 test('any bytes of any device', () => {
   fc.assert(
     fc.property(fc.string({ unit: 'binary' }), bytes, (topic, payload) => {
-      const result = ingest(topic, payload, MAX_BYTES, 1)
+      const result = ingest(topic, payload, MAX_BYTES, '1')
       if (result.ok) {
         const message = decodeMessage(Buffer.from(result.deviceId), Buffer.from(result.value))
         const text = payload.toString()
@@ -55,10 +55,16 @@ test('any JSON is carried as its own text', () => {
   fc.assert(
     fc.property(deviceId, space, json, space, fc.nat(), (id, before, value, after, timestamp) => {
       const text = before + value + after
-      const result = ingest(id, Buffer.from(text), 100_000, timestamp)
+      const result = ingest(id, Buffer.from(text), 100_000, String(timestamp))
       if (!result.ok) throw new Error(result.reason)
       const message = decodeMessage(Buffer.from(id), Buffer.from(result.value))
-      expect(message).toEqual({ deviceId: id, payload: text, timestamp, text: result.value })
+      expect(message).toEqual({
+        deviceId: id,
+        payload: text,
+        timestamp: String(timestamp),
+        seconds: timestamp,
+        text: result.value,
+      })
     }),
     { numRuns: 1000 },
   )
@@ -66,7 +72,7 @@ test('any JSON is carried as its own text', () => {
 
 test('nesting as deep as a payload can be', () => {
   const text = `${'['.repeat(131_072)}${']'.repeat(131_072)}`
-  const result = ingest('deep', Buffer.from(text), 262_144, 1)
+  const result = ingest('deep', Buffer.from(text), 262_144, '1')
   if (!result.ok) throw new Error(result.reason)
   expect(decodeMessage(Buffer.from('deep'), Buffer.from(result.value))?.payload).toBe(text)
 })

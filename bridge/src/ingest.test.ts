@@ -2,7 +2,7 @@ import { decodeMessage } from '@iot/shared/contract'
 import { expect, test } from 'vitest'
 import { ingest } from './ingest.js'
 
-const at = 1678886400
+const at = '1678886400'
 const take = (payload: string | Buffer, deviceId = 'dev-1') => ingest(deviceId, Buffer.from(payload), 64, at)
 
 test('JSON is spliced in as it came, numbers included', () => {

@@ -17,14 +17,14 @@ export type Ingested =
 const NOT_IN_TEXT = /[\u0000-\u0008\u000b\u000c\u000e-\u001f]/
 
 /**
- * @param timestamp when the message was received, as in the record: Unix time in seconds
+ * @param timestamp when the message was received, as it is to stand in the record
  * @param sentBytes the payload's size as it was sent, where only its beginning is here
  */
 export function ingest(
   deviceId: string,
   payload: Buffer,
   maxPayloadBytes: number,
-  timestamp: number,
+  timestamp: string,
   binary: BinaryPayloads = 'dead-letter',
   sentBytes = payload.length,
 ): Ingested {

@@ -1,5 +1,7 @@
 // The bridge: MQTT in, Kafka out, REST beside it. Wiring only.
+import { readFileSync } from 'node:fs'
 import { given, loadConfig } from '@iot/shared/config'
+import { createHttpServer } from '@iot/shared/http/server'
 import { createKafka, kafkaOptions } from '@iot/shared/kafka/client'
 import { createConnections } from '@iot/shared/kafka/connections'
 import { createTopics } from '@iot/shared/kafka/topics'
@@ -7,25 +9,27 @@ import { runService } from '@iot/shared/lifecycle'
 import { createPublisher } from '@iot/shared/publisher'
 import { createAccept } from './accept.js'
 import { createCommandRecords } from './api/command-records.js'
-import { addCommandRoutes, describeInvalid } from './api/commands.js'
-import { addDeviceRoutes } from './api/devices.js'
-import { buildHttp, closeHttp } from './api/http.js'
+import { commandCalls } from './api/commands.js'
+import { deviceCalls } from './api/devices.js'
 import { createControlConnection } from './commands.js'
-import { bridgeSchema, checkApiAccess } from './config.js'
+import { bridgeNeeds, bridgeSchema, bridgeWarnings, checkApiAccess } from './config.js'
 import { loadIdentity } from './identity.js'
 import { createMqttSource } from './mqtt/source.js'
 import { createPresence } from './presence.js'
+import { createTimestamps } from './timestamps.js'
 
 const SERVICE = 'mqtt-kafka-bridge'
+const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
 
 runService(
   SERVICE,
   () => {
-    const config = loadConfig(bridgeSchema, process.env)
+    const config = loadConfig(bridgeSchema, process.env, bridgeNeeds)
     checkApiAccess(config)
     return config
   },
   async (config, logger, lifecycle) => {
+    for (const warning of bridgeWarnings(config)) logger.warn(warning)
     const { MQTT_TOPIC_PREFIX: prefix, KAFKA_TOPIC: topic } = config
     const broker = {
       url: config.MQTT_URL,
@@ -55,7 +59,14 @@ runService(
       },
       logger,
     )
-    const presence = createPresence(config.DEVICE_OFFLINE_TIMEOUT, config.MAX_ONLINE_DEVICES)
+    const presence = createPresence(
+      {
+        timeoutSeconds: config.DEVICE_OFFLINE_TIMEOUT,
+        maxDevices: config.MAX_ONLINE_DEVICES,
+        offlinePayload: config.PRESENCE_OFFLINE_PAYLOAD,
+      },
+      logger,
+    )
 
     const source = createMqttSource(
       {
@@ -67,7 +78,16 @@ runService(
         maxPayloadBytes: config.MAX_PAYLOAD_BYTES,
         stallMs,
       },
-      createAccept({ prefix, maxPayloadBytes: config.MAX_PAYLOAD_BYTES, binary: config.BINARY_PAYLOADS }, publisher),
+      createAccept(
+        {
+          prefix,
+          maxPayloadBytes: config.MAX_PAYLOAD_BYTES,
+          binary: config.BINARY_PAYLOADS,
+          timestamp: createTimestamps(config.TIMESTAMP_PRECISION),
+          ...(config.PRESENCE_FROM.includes('data') ? { onReading: presence.seen } : {}),
+        },
+        publisher,
+      ),
       logger,
     )
     const records = createCommandRecords()
@@ -80,24 +100,25 @@ runService(
         timeoutMs: config.COMMAND_TIMEOUT_MS,
         stallMs,
       },
-      presence.seen,
+      presence.hello,
       records.reply,
       logger,
     )
-    const api = await buildHttp(
+    const api = await createHttpServer(
       {
         title: 'IoT ingestion platform',
         description: 'Who is online, and commands to devices.',
+        version,
         keys: config.API_KEY ?? [],
+        host: config.API_HOST,
+        allowedHosts: config.API_ALLOWED_HOSTS ?? [],
         callsPerSecond: config.API_RATE_LIMIT,
         trustProxy: config.API_TRUST_PROXY,
-        hosts: [config.API_HOST, ...(config.API_ALLOWED_HOSTS ?? [])],
-        describeInvalid,
       },
-      (app) => {
-        addDeviceRoutes(app, presence)
-        addCommandRoutes(app, presence, records, control.send, config.DEVICE_OFFLINE_TIMEOUT * 1000)
-      },
+      [
+        deviceCalls(presence),
+        commandCalls({ presence, records, send: control.send, defaultTtlMs: config.DEVICE_OFFLINE_TIMEOUT * 1000 }),
+      ],
       { kafka: publisher.check, ingestion: source.check, control: control.check },
       logger,
     )
@@ -106,12 +127,9 @@ runService(
     lifecycle.onStop('ingestion', source.stop)
     lifecycle.onStop('publisher', publisher.stop)
     lifecycle.onStop('intake', source.pause)
-    lifecycle.onStop('api', (withinMs) => {
-      records.stop()
-      return closeHttp(api, withinMs)
-    })
-    await api.listen({ host: config.API_HOST, port: config.API_PORT })
-    logger.info({ addresses: api.addresses(), clientId: identity.clientId }, 'API listens')
+    lifecycle.onStop('api', api.stop)
+    await api.app.listen({ host: config.API_HOST, port: config.API_PORT })
+    logger.info({ addresses: api.app.addresses(), clientId: identity.clientId }, 'API listens')
     control.start()
     publisher.start()
     source.start()

@@ -10,7 +10,7 @@ const valid = fc
   .record({ id: fc.constantFrom('a', 'b', '__proto__', 'constructor'), payload: fc.json(), timestamp: fc.nat() })
   .map(({ id, payload, timestamp }) => ({
     key: Buffer.from(id),
-    value: Buffer.from(encodeMessage(id, payload, timestamp)),
+    value: Buffer.from(encodeMessage(id, payload, String(timestamp))),
   }))
 /** A valid record with one byte changed, left out or put in. */
 const damaged = fc.tuple(valid, fc.nat(), fc.nat(255)).map(([{ key, value }, at, byte]) => {

@@ -4,7 +4,7 @@ import { planBatch } from './batch.js'
 
 const record = (deviceId: string, payload: string, offset: number) => ({
   key: Buffer.from(deviceId),
-  value: Buffer.from(encodeMessage(deviceId, payload, 1678886400)),
+  value: Buffer.from(encodeMessage(deviceId, payload, '1678886400')),
   offset: String(offset),
 })
 

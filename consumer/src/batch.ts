@@ -7,12 +7,12 @@ export type SourceRecord = { key: Buffer | null; value: Buffer | null; offset: s
 /** One device's share of a batch, in order; never empty. `records` are what `messages` were read from, one for one. */
 export type DeviceWork = { deviceId: string; messages: DeviceMessage[]; records: SourceRecord[] }
 
-/** What last_state is to show. @throws when the work is empty, which no plan makes it */
-export function newestOf({ messages, records }: DeviceWork): { payload: string; timestamp: number; offset: string } {
+/** What last_state is to show, and where it stands in Kafka. @throws when the work is empty, which no plan makes it */
+export function newestOf({ messages, records }: DeviceWork): { message: DeviceMessage; offset: string } {
   const message = messages.at(-1)
   const record = records.at(-1)
   if (!message || !record) throw new Error('a device without a message in a batch')
-  return { payload: message.payload, timestamp: message.timestamp, offset: record.offset }
+  return { message, offset: record.offset }
 }
 
 /** @param source names the partition, as `topic/partition` */

@@ -1,5 +1,6 @@
 // The consumer's configuration: every environment variable it knows, with its default and bounds.
-import { commonSchema, integer, pemFile, url } from '@iot/shared/config'
+import { type CommonConfig, commonNeeds, commonSchema, commonWarnings } from '@iot/shared/common-config'
+import { integer, type Need, pemFile, url } from '@iot/shared/config'
 import { z } from 'zod'
 
 const DEFAULT_TOPIC = commonSchema.KAFKA_TOPIC.parse(undefined)
@@ -22,4 +23,19 @@ export const consumerSchema = {
   HISTORY_RETENTION_SECONDS: integer(18_000, 1, 31_536_000),
   HEALTH_HOST: z.string().default('127.0.0.1'),
   HEALTH_PORT: integer(8001, 0, 65_535),
+}
+
+export const consumerNeeds: Need[] = [...commonNeeds, ['REDIS_CA_FILE', 'REDIS_URL', ['rediss://']]]
+
+const LOOPBACK = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/
+
+/** What whoever configured it should know, a line each. */
+export function consumerWarnings(
+  config: CommonConfig & { REDIS_URL: string; REDIS_PASSWORD?: string | undefined },
+): string[] {
+  const { protocol, hostname, password } = new URL(config.REDIS_URL)
+  const hasPassword = config.REDIS_PASSWORD !== undefined || password !== ''
+  const isClear = protocol === 'redis:' && !LOOPBACK.test(hostname)
+  const words = 'REDIS_PASSWORD crosses the network in the clear: use rediss://'
+  return [...commonWarnings(config), ...(hasPassword && isClear ? [words] : [])]
 }

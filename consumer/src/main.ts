@@ -8,7 +8,7 @@ import { createTopics } from '@iot/shared/kafka/topics'
 import { runService } from '@iot/shared/lifecycle'
 import { createPublisher } from '@iot/shared/publisher'
 import { fastify } from 'fastify'
-import { consumerSchema, defaultGroupId } from './config.js'
+import { consumerNeeds, consumerSchema, consumerWarnings, defaultGroupId } from './config.js'
 import { createKafkaSource } from './kafka-source.js'
 import { createRedisSink } from './redis/sink.js'
 import { createStoring } from './storing.js'
@@ -17,8 +17,9 @@ const SERVICE = 'kafka-redis-consumer'
 
 runService(
   SERVICE,
-  () => loadConfig(consumerSchema, process.env),
+  () => loadConfig(consumerSchema, process.env, consumerNeeds),
   async (config, logger, lifecycle) => {
+    for (const warning of consumerWarnings(config)) logger.warn(warning)
     const { KAFKA_TOPIC: topic, KAFKA_GROUP_ID: groupId = defaultGroupId(topic) } = config
     const kafka = createKafka(SERVICE, config, logger)
     const topicOptions = {
@@ -59,7 +60,7 @@ runService(
       { connect, prepare: topics.ensure, write: store, onFatal: lifecycle.fail, logger },
       { topic, groupId, batchSize: config.BATCH_SIZE, batchIntervalMs: config.BATCH_INTERVAL_MS },
     )
-    const health = fastify({ forceCloseConnections: 'idle' })
+    const health = fastify({ forceCloseConnections: true }) // its answers are there at once: nobody is waited for
     addHealthRoutes(health, { kafka: source.check, redis: sink.check, dead_letters: publisher.check })
 
     lifecycle.onStop('health', () => health.close())

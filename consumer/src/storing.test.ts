@@ -10,7 +10,7 @@ afterEach(() => void vi.useRealTimers())
 
 const record = (deviceId: string, offset: number): SourceRecord => ({
   key: Buffer.from(deviceId),
-  value: Buffer.from(encodeMessage(deviceId, '1', 1_700_000_000)),
+  value: Buffer.from(encodeMessage(deviceId, '1', '1700000000')),
   offset: String(offset),
 })
 

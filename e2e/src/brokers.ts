@@ -30,6 +30,9 @@ async function listen(server: NetServer, sockets: Set<Socket>): Promise<Running>
   }
 }
 
+/** For Mosquitto: takes messages as large as MQTT can carry. */
+export const ANY_SIZE = ['max_packet_size 268435455', 'memory_limit 2000000000']
+
 /** Mosquitto as a local process with further lines of configuration. */
 export async function startOwnMosquitto(settings: string[] = []): Promise<Server & { dir: string }> {
   const dir = mkdtempSync(join(tmpdir(), 'iot-mosquitto-'))

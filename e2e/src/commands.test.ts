@@ -1,6 +1,14 @@
 // Presence and commands: who is online, what reaches a device, and what each refusal looks like.
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import type { Cluster } from '@iot/stack/cluster'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { claimPort } from '@iot/stack/ports'
+import { type Server, startMosquitto } from '@iot/stack/servers'
+import { Aedes } from 'aedes'
+import mqtt from 'mqtt'
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest'
 import { createPlatform, eventually, type Platform } from './platform.js'
 import { startServers } from './servers.js'
 
@@ -82,4 +90,125 @@ test('a command reaches the device as it was written; 400, 404, 504 and 503 are 
   expect(await command('dev', last)).toMatchObject({ http: 202, command_id: 'mine' })
   await eventually(() => got.at(-1) === last, 'the last command')
   expect(got).toEqual([sent, last])
+})
+
+const commandTo = async (to: Platform, id: string, body: string, query = '') => {
+  const headers = { 'content-type': 'application/json' }
+  const reply = await fetch(`${to.bridge.url}/devices/${id}/command${query}`, { method: 'POST', headers, body })
+  const answer = (await reply.json()) as Record<string, unknown>
+  return { ...answer, http: reply.status }
+}
+const isOnline = async (at: Platform, id: string) =>
+  ((await (await fetch(`${at.bridge.url}/devices/${id}`)).json()) as { online: boolean }).online
+
+describe('a broker that does not allow the bridge to publish commands', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'iot-acl-'))
+  const rules = join(dir, 'rules')
+  let mosquitto: Server
+  let restricted: Platform
+  beforeAll(async () => {
+    const port = await claimPort()
+    writeFileSync(rules, '')
+    mosquitto = await startMosquitto(port, dir, [`acl_file ${rules}`])
+    restricted = await createPlatform({ kafka: inject('kafkaPort'), redis: inject('redisPort'), mqtt: port })
+  })
+  afterAll(async () => {
+    await restricted?.down()
+    await mosquitto?.stop()
+    rmSync(dir, { recursive: true, force: true })
+  })
+
+  test('the caller is told by whom and why, the connection stays, and may try again with the same key', async () => {
+    const { prefix, bridge } = restricted
+    const readable = [`topic read ${prefix}/#`, `topic write ${prefix}/+/hello`, `topic write ${prefix}/+/data`]
+    writeFileSync(rules, `${readable.join('\n')}\n`)
+    await mosquitto.signal('SIGHUP')
+    await bridge.start()
+    await bridge.ready()
+    const device = await restricted.device()
+    const got: string[] = []
+    device.on('message', (_topic, payload) => got.push(String(payload)))
+    await device.subscribeAsync(`${prefix}/dev/commands`, { qos: 1 })
+    await device.publishAsync(`${prefix}/dev/hello`, '', { qos: 1 })
+    await eventually(() => isOnline(restricted, 'dev'), 'online')
+    const text = '{"command":"stop","command_id":"mine"}'
+    const headers = { 'content-type': 'application/json', 'idempotency-key': 'key' }
+    const call = () => fetch(`${bridge.url}/devices/dev/command`, { method: 'POST', headers, body: text })
+    const refused = (await (await call()).json()) as Record<string, unknown>
+    expect(refused).toMatchObject({ statusCode: 502, code: 'BROKER_REFUSED' })
+    expect(refused.message).toMatch(/not authorized/i)
+    expect((await fetch(`${bridge.url}/health/ready`)).status).toBe(200)
+    expect(await bridge.metrics()).toContain('iot_commands_total{outcome="refused"} 1')
+
+    writeFileSync(rules, `${[...readable, `topic write ${prefix}/+/commands`].join('\n')}\n`)
+    await mosquitto.signal('SIGHUP')
+    await eventually(async () => (await call()).status === 202, 'allowed now')
+    await eventually(() => got.length > 0, 'it arrives')
+    expect(got).toEqual([text])
+  })
+})
+
+test('a broker that closes the connection instead of acknowledging a command has a code of its own', async () => {
+  const broker = await Aedes.createBroker({
+    authorizePublish: (_client, packet, done) =>
+      done(packet.topic.endsWith('/commands') ? new Error('not allowed') : null),
+  })
+  const server = createServer(broker.handle)
+  const port = await new Promise<number>((resolve) => {
+    server.listen(0, '127.0.0.1', () => resolve((server.address() as { port: number }).port))
+  })
+  const closing = await createPlatform({ kafka: inject('kafkaPort'), redis: inject('redisPort'), mqtt: port })
+  try {
+    await closing.bridge.start()
+    await closing.bridge.ready()
+    const device = await closing.device()
+    await device.publishAsync(`${closing.prefix}/dev/hello`, '', { qos: 1 })
+    await eventually(() => isOnline(closing, 'dev'), 'online')
+    expect(await commandTo(closing, 'dev', '{"command":"x"}')).toMatchObject({
+      http: 503,
+      code: 'BROKER_CLOSED_CONNECTION',
+    })
+  } finally {
+    await closing.down()
+    await new Promise<void>((resolve) => broker.close(resolve))
+    await new Promise((resolve) => server.close(resolve))
+  }
+})
+
+test('a command that nobody is subscribed to: the caller is told, at once', async () => {
+  const device = await platform.device()
+  await device.publishAsync(`${platform.prefix}/deaf/hello`, '', { qos: 1 })
+  await eventually(() => isOnline(platform, 'deaf'), 'online')
+  const reply = await commandTo(platform, 'deaf', '{"command":"x"}', '?wait=60s')
+  expect(reply).toMatchObject({ http: 202, status: 'sent', no_subscribers: true })
+  const { command_id } = reply as { command_id?: string }
+  const record = await (await fetch(`${platform.bridge.url}/commands/${command_id}`)).json()
+  expect(record).toMatchObject({ status: 'acknowledged', no_subscribers: true })
+})
+
+test('readings as signs of life, and a last will that takes a device offline, where they are asked for', async () => {
+  const { prefix, bridge } = platform
+  const device = await platform.device()
+  await device.publishAsync(`${prefix}/quiet/data`, '1', { qos: 1 })
+  await device.publishAsync(`${prefix}/leaving/hello`, 'offline', { qos: 1 })
+  await eventually(() => isOnline(platform, 'leaving'), 'by default every hello is a sign of life')
+  expect(await isOnline(platform, 'quiet')).toBe(false)
+
+  await bridge.stop()
+  await bridge.start({
+    PRESENCE_FROM: 'hello,data',
+    PRESENCE_OFFLINE_PAYLOAD: 'offline',
+    DEVICE_OFFLINE_TIMEOUT: '3600',
+  })
+  await bridge.ready()
+  await device.publishAsync(`${prefix}/quiet/data`, '2', { qos: 1 })
+  await eventually(() => isOnline(platform, 'quiet'), 'a reading counts')
+  const dying = await mqtt.connectAsync(`mqtt://127.0.0.1:${cluster.mosquitto.port}`, {
+    reconnectPeriod: 0,
+    will: { topic: `${prefix}/dying/hello`, payload: Buffer.from('offline'), qos: 1, retain: false },
+  })
+  await dying.publishAsync(`${prefix}/dying/hello`, 'online', { qos: 1 })
+  await eventually(() => isOnline(platform, 'dying'), 'online')
+  dying.stream.destroy() // no goodbye: the broker publishes the will
+  await eventually(async () => !(await isOnline(platform, 'dying')), 'gone')
 })

@@ -1,16 +1,19 @@
 // What a device publishes comes out of Kafka and Redis exactly as the contract says.
 import { randomBytes } from 'node:crypto'
-import { afterAll, beforeAll, expect, inject, test } from 'vitest'
-import { createPlatform, eventually, type Platform } from './platform.js'
+import { expect, test } from 'vitest'
+import { usePlatform } from './fixture.js'
+import { eventually, type StoredRecord } from './platform.js'
 
-let platform: Platform
-beforeAll(async () => {
-  platform = await createPlatform({ kafka: inject('kafkaPort'), redis: inject('redisPort'), mqtt: inject('mqttPort') })
-  await platform.up()
-})
-afterAll(() => platform.down())
+const fixture = usePlatform()
+
+const headerOf = ({ headers }: StoredRecord, name: string) => String(headers?.[name])
+const hasKey =
+  (...ids: string[]) =>
+  ({ key }: StoredRecord) =>
+    ids.includes(String(key))
 
 test('a reading becomes the exact record, hash, history and update', async () => {
+  const { platform } = fixture
   const { redis, prefix, topic } = platform
   const id = platform.id('exact')
   const payload = '{"big":12345678901234567890,"price":1.10}'
@@ -30,32 +33,35 @@ test('a reading becomes the exact record, hash, history and update', async () =>
   expect(updates).toEqual([message])
   expect(await redis.hgetall(`device:last_state:${id}`)).toEqual({ payload, timestamp })
   expect(await redis.zrange(`device:history:${id}`, '0', '-1', 'WITHSCORES')).toEqual([message, timestamp])
-  const record = (await platform.records(1, topic)).find(({ key }) => key?.toString() === id)
-  expect(record?.value?.toString()).toBe(message)
+  const records = await platform.records(1, topic, hasKey(id))
+  expect(records.map(({ value }) => String(value))).toEqual([message])
 })
 
 test('text, empty, binary and oversized messages each end where the contract says', async () => {
+  const { platform } = fixture
   const { redis, prefix, topic } = platform
   const device = await platform.device()
   const id = platform.id('odd')
   const binary = Buffer.from([0xff, 0x00, 0x80])
   const large = randomBytes(200_000).toString('hex')
+  const impossible = 'x'.repeat(257)
   const send = (payload: string | Buffer, to = id) => device.publishAsync(`${prefix}/${to}/data`, payload, { qos: 1 })
   await send('')
   await send(binary)
   await send(large)
-  await send('{}', 'x'.repeat(257))
+  await send('{}', impossible)
   await send('hello "world"')
   await eventually(
     async () => (await redis.hget(`device:last_state:${id}`, 'payload')) === '"hello \\"world\\""',
     'the text',
   )
 
-  const letters = await platform.records(4, `${topic}-dlq`)
-  const seen = letters.map(({ key, value, headers }) => [
-    String(headers?.reason),
-    key?.toString(),
-    value?.toString('latin1'),
+  const sources = [id, impossible].map((from) => `${prefix}/${from}/data`)
+  const letters = await platform.records(4, `${topic}-dlq`, (letter) => sources.includes(headerOf(letter, 'source')))
+  const seen = letters.map((letter) => [
+    headerOf(letter, 'reason'),
+    letter.key?.toString(),
+    letter.value?.toString('latin1'),
   ])
   expect(seen).toEqual([
     ['empty_payload', id, ''],
@@ -63,11 +69,12 @@ test('text, empty, binary and oversized messages each end where the contract say
     ['too_large', id, large],
     ['invalid_device_id', undefined, '{}'],
   ])
-  expect(String(letters[1]?.headers?.source)).toBe(`${prefix}/${id}/data`)
-  expect(String(letters[1]?.headers?.service)).toBe('mqtt-kafka-bridge')
+  for (const letter of letters) expect(headerOf(letter, 'service')).toBe('mqtt-kafka-bridge')
+  expect(letters.map((letter) => headerOf(letter, 'source'))).toEqual([...Array(3).fill(sources[0]), sources[1]])
 })
 
 test('last_state follows the order in Kafka, also when the clock that made the timestamps went back', async () => {
+  const { platform } = fixture
   const { kafka, topic, redis } = platform
   const id = platform.id('clock')
   const producer = kafka.producer()
@@ -88,6 +95,7 @@ test('last_state follows the order in Kafka, also when the clock that made the t
 })
 
 test("another producer's garbage is dead-lettered and passed over", async () => {
+  const { platform } = fixture
   const { kafka, topic, redis } = platform
   const id = platform.id('after')
   const good = `{"device_id":"${id}","payload":1,"timestamp":1700000000}`
@@ -103,14 +111,14 @@ test("another producer's garbage is dead-lettered and passed over", async () => 
   })
   await producer.disconnect()
   await eventually(async () => (await redis.hget(`device:last_state:${id}`, 'payload')) === '1', 'the good one')
-  const letters = (await platform.records(6, `${topic}-dlq`)).filter(
-    ({ headers }) => String(headers?.reason) === 'invalid_message',
-  )
+  const isInvalid = (letter: StoredRecord) => headerOf(letter, 'reason') === 'invalid_message'
+  const letters = await platform.records(2, `${topic}-dlq`, isInvalid)
   expect(letters.map(({ value }) => value?.toString() ?? null)).toEqual([null, 'garbage'])
-  expect(String(letters[1]?.headers?.source)).toMatch(new RegExp(`^${topic}/0@\\d+$`))
+  expect(letters[1] && headerOf(letters[1], 'source')).toMatch(new RegExp(`^${topic}/0@\\d+$`))
 })
 
 test('history older than the retention is removed', async () => {
+  const { platform } = fixture
   const { redis, prefix } = platform
   const id = platform.id('old')
   const now = Math.floor(Date.now() / 1000)
@@ -123,6 +131,7 @@ test('history older than the retention is removed', async () => {
 })
 
 test('retained messages are ignored', async () => {
+  const { platform } = fixture
   const { redis, prefix } = platform
   const device = await platform.device()
   const id = platform.id('retained')
@@ -141,16 +150,16 @@ test('retained messages are ignored', async () => {
 })
 
 test('all messages of a device are in one partition, in order: 10,000 of 100 devices', async () => {
-  const { prefix, redis } = platform
+  const { platform } = fixture
+  const { prefix, redis, topic } = platform
   const device = await platform.device()
   const ids = Array.from({ length: 100 }, (_, index) => platform.id(`order-${index}`))
-  const before = (await platform.records(0)).length
   await Promise.all(
     Array.from({ length: 10_000 }, (_, index) =>
       device.publishAsync(`${prefix}/${ids[index % 100]}/data`, `{"seq":${Math.floor(index / 100)}}`, { qos: 1 }),
     ),
   )
-  const records = await platform.records(before + 10_000)
+  const records = await platform.records(10_000, topic, hasKey(...ids))
   for (const id of ids) {
     const own = records.filter(({ key }) => key?.toString() === id)
     expect(own.map(({ value }) => JSON.parse(String(value)).payload.seq)).toEqual(

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { bridgeSchema } from '@iot/bridge/config'
 import { consumerSchema } from '@iot/consumer/config'
-import { commonSchema } from '@iot/shared/config'
+import { commonSchema } from '@iot/shared/common-config'
 import { VARIABLES } from '@iot/shared/variables'
 import { root } from '@iot/stack/prepare'
 import { expect, test } from 'vitest'
@@ -28,7 +28,7 @@ test('docs/configuration.md has every variable, with its service and default', (
   expect(rows.map(([, name]) => name).sort()).toEqual(names)
   for (const [, name = '', service, fallback] of rows) {
     expect(service, name).toBe(belongsTo(name))
-    if (defaults[name] !== undefined) expect(fallback, name).toBe(`\`${defaults[name]}\``)
+    if (defaults[name] !== undefined) expect(fallback, name).toBe(defaults[name] ? `\`${defaults[name]}\`` : 'none')
   }
 })
 

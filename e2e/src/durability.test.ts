@@ -2,7 +2,8 @@
 import { historyKey } from '@iot/shared/contract'
 import type { Cluster } from '@iot/stack/cluster'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { runCell, strike } from './chaos/cell.js'
+import { runCell } from './chaos/cell.js'
+import { strike } from './chaos/faults.js'
 import { createPlatform, eventually, type Platform } from './platform.js'
 import { startServers } from './servers.js'
 
@@ -59,7 +60,7 @@ test('Redis killed under load: what is committed is there', async () => {
   await platform.consumer.ready()
   const load = { devices: 20, ratePerSecond: 200, beforeMs: 2000, afterMs: 1000 }
   const row = await runCell(platform, cluster, 'durable', load, () =>
-    strike(platform, cluster, { component: 'redis', kind: 'SIGKILL' }, 0),
+    strike(platform, cluster, { component: 'redis', kind: 'SIGKILL' }),
   )
   expect(row).toMatchObject({ missing: 0, out_of_order: 0, foreign: 0, missing_in_history: 0, wrong_last_state: 0 })
 }, 120_000)

@@ -1,31 +1,28 @@
 // What strangers send costs nobody else's data: bad messages by the thousand, payloads too large for Kafka, endless ids.
 import { lastStateKey } from '@iot/shared/contract'
 import type { MqttClient } from 'mqtt'
-import { afterAll, beforeAll, expect, inject, test } from 'vitest'
-import { createPlatform, eventually, type Platform } from './platform.js'
+import { expect, test } from 'vitest'
+import { usePlatform } from './fixture.js'
+import { eventually, type StoredRecord } from './platform.js'
 
 const WINDOW = 2000 // MAX_IN_FLIGHT
 const IDS = Number(process.env.HOSTILE_IDS ?? 50_000)
 const MAX_ONLINE = 20_000
 
-let platform: Platform
 let device: MqttClient
-beforeAll(async () => {
-  platform = await createPlatform({ kafka: inject('kafkaPort'), redis: inject('redisPort'), mqtt: inject('mqttPort') })
-  await Promise.all([
-    platform.bridge.start({ MAX_PAYLOAD_BYTES: '4000000', MAX_ONLINE_DEVICES: String(MAX_ONLINE) }),
-    platform.consumer.start(),
-  ])
-  await Promise.all([platform.bridge.ready(), platform.consumer.ready()])
-  device = await platform.device()
+const fixture = usePlatform({
+  async start(platform) {
+    await platform.up({ bridge: { MAX_PAYLOAD_BYTES: '4000000', MAX_ONLINE_DEVICES: String(MAX_ONLINE) } })
+    device = await platform.device()
+  },
 })
-afterAll(() => platform.down())
 
 const send = (id: string, payload: string | Buffer) =>
-  device.publishAsync(`${platform.prefix}/${id}/data`, payload, { qos: 1 })
-const stateOf = (id: string) => platform.redis.hget(lastStateKey(id), 'payload')
+  device.publishAsync(`${fixture.platform.prefix}/${id}/data`, payload, { qos: 1 })
+const stateOf = (id: string) => fixture.platform.redis.hget(lastStateKey(id), 'payload')
 
 test('ten windows of bad messages in a row, then a good one', async () => {
+  const { platform } = fixture
   const bad = Buffer.from([0xff, 0xfe])
   await Promise.all(Array.from({ length: 10 * WINDOW }, (_, index) => send(platform.id('bad'), index % 2 ? bad : '')))
   await send(platform.id('good'), '"good"')
@@ -35,22 +32,24 @@ test('ten windows of bad messages in a row, then a good one', async () => {
 })
 
 test('one message that Kafka does not take, among good ones: cut into a dead letter, the others in order', async () => {
+  const { platform } = fixture
   const id = platform.id('large')
   const large = JSON.stringify('x'.repeat(2_000_000))
   const sent = Array.from({ length: 200 }, (_, seq) => send(id, seq === 100 ? large : `{"seq":${seq}}`))
   await Promise.all(sent)
   await eventually(async () => (await stateOf(id)) === '{"seq":199}', 'the last one')
-  const own = (await platform.records(200)).filter(({ key }) => String(key) === id)
-  const seqs = own.map(({ value }) => JSON.parse(String(value)).payload.seq)
+  const records = await platform.records(199, platform.topic, ({ key }) => String(key) === id)
+  const seqs = records.map(({ value }) => JSON.parse(String(value)).payload.seq)
   expect(seqs).toEqual(Array.from({ length: 200 }, (_, seq) => seq).filter((seq) => seq !== 100))
-  const letters = await platform.records(10 * WINDOW + 1, `${platform.topic}-dlq`)
-  const letter = letters.find(({ headers }) => String(headers?.reason) === 'too_large')
+  const isTooLarge = ({ headers }: StoredRecord) => String(headers?.reason) === 'too_large'
+  const [letter] = await platform.records(1, `${platform.topic}-dlq`, isTooLarge)
   expect(String(letter?.key)).toBe(id)
   expect(String(letter?.headers?.truncated_from)).toBe(String(large.length))
   expect(large.startsWith(String(letter?.value))).toBe(true)
 })
 
 test(`${IDS} distinct ids: presence stays within its limit, every reading is stored`, async () => {
+  const { platform } = fixture
   const { prefix, redis, bridge, consumer } = platform
   const CHUNK = 5000
   for (let first = 0; first < IDS; first += CHUNK) {

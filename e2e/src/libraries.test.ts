@@ -1,6 +1,7 @@
 // What the data path stands on and no library documents: a new version that behaves otherwise fails here first.
 import { acknowledge, deferAcknowledgements } from '@iot/bridge/mqtt/manual-ack'
-import { commonSchema, loadConfig } from '@iot/shared/config'
+import { commonSchema } from '@iot/shared/common-config'
+import { loadConfig } from '@iot/shared/config'
 import { createKafka } from '@iot/shared/kafka/client'
 import mqtt, { type IPublishPacket } from 'mqtt'
 import { pino } from 'pino'

@@ -1,25 +1,12 @@
 // Nothing is acknowledged or committed before it is stored: servers that are away, refuse, or come late.
-import type { Cluster } from '@iot/stack/cluster'
-import { afterEach, beforeEach, expect, test } from 'vitest'
-import { createPlatform, eventually, type Platform } from './platform.js'
-import { startServers } from './servers.js'
+import { expect, test } from 'vitest'
+import { usePlatform } from './fixture.js'
+import { eventually } from './platform.js'
 
-let cluster: Cluster
-let platform: Platform
-beforeEach(async () => {
-  cluster = await startServers() // of its own, for its servers are stopped
-  platform = await createPlatform({
-    kafka: cluster.kafka.port,
-    redis: cluster.redis.port,
-    mqtt: cluster.mosquitto.port,
-  })
-})
-afterEach(async () => {
-  await platform?.down()
-  await cluster?.stop()
-})
+const fixture = usePlatform({ servers: {}, forEachTest: true, start: () => {} }) // the tests stop the servers
 
 const publish = async (id: string, from: number, count: number) => {
+  const { platform } = fixture
   const device = await platform.device()
   const seqs = Array.from({ length: count }, (_, index) => from + index)
   const sent = seqs.map((seq) => device.publishAsync(`${platform.prefix}/${id}/data`, `{"seq":${seq}}`, { qos: 1 }))
@@ -30,6 +17,7 @@ const seqsOf = (texts: string[]) => texts.map((text) => JSON.parse(text).payload
 const upTo = (count: number) => Array.from({ length: count }, (_, seq) => seq)
 
 test('while Redis refuses writes no offset is committed, and nothing is missing after', async () => {
+  const { platform } = fixture
   await platform.up()
   const id = platform.id('refused')
   const { redis } = platform
@@ -50,6 +38,7 @@ test('while Redis refuses writes no offset is committed, and nothing is missing 
 })
 
 test('while Kafka is away the bridge holds 16 MB of large readings, however many may be in flight', async () => {
+  const { platform, cluster } = fixture
   await platform.up()
   const id = platform.id('large')
   const { redis } = platform
@@ -59,7 +48,7 @@ test('while Kafka is away the bridge holds 16 MB of large readings, however many
   const reading = (seq: number) => `{"seq":${100 + seq},"pad":"${pad}"}`
   const bytes = reading(0).length
   for (const seq of upTo(150)) await device.publishAsync(`${platform.prefix}/${id}/data`, reading(seq), { qos: 1 })
-  const full = Math.ceil(16_000_000 / bytes)
+  const full = Math.ceil(16_000_000 / (bytes + `${platform.prefix}/${id}/data`.length + 200)) // 200 for the rest of each
   const held = async () => /^iot_in_flight_messages (\d+)$/m.exec(await platform.bridge.metrics())?.[1]
   await eventually(async () => (await held()) === String(full), 'a full window')
   await eventually(() => platform.bridge.log().includes('leaving the broker'), 'the bridge gives way')
@@ -74,6 +63,7 @@ test('while Kafka is away the bridge holds 16 MB of large readings, however many
 })
 
 test('while Kafka is away no PUBACK goes to the broker: a bridge killed then loses nothing', async () => {
+  const { platform, cluster } = fixture
   await platform.up()
   const id = platform.id('unacknowledged')
   await cluster.kafka.stop()
@@ -91,6 +81,7 @@ test('while Kafka is away no PUBACK goes to the broker: a bridge killed then los
 })
 
 test('SIGTERM in the middle of load loses and repeats nothing', async () => {
+  const { platform } = fixture
   await platform.up()
   const { redis, bridge, consumer } = platform
   const id = platform.id('stopped')
@@ -117,6 +108,7 @@ test('SIGTERM in the middle of load loses and repeats nothing', async () => {
 })
 
 test('services that start before every server wait for them, and live through their restarts', async () => {
+  const { platform, cluster } = fixture
   const { kafka, redis, mosquitto } = cluster
   const id = platform.id('patient')
   await Promise.all([kafka.stop(), redis.stop(), mosquitto.stop()])
@@ -143,6 +135,7 @@ test('services that start before every server wait for them, and live through th
 }, 180_000)
 
 test('SIGTERM while Kafka and Redis are away: both exit 0 in time, and what they held comes again', async () => {
+  const { platform, cluster } = fixture
   await platform.up()
   const { bridge, consumer, redis } = platform
   const id = platform.id('held')

@@ -30,11 +30,14 @@ const own = [
   'NaN',
   '01',
   '{"open":',
-  '\u2028 line \u0000 zero',
+  '\u2028 line separator',
   'Привет 👋',
   '\ufeff{"bom":true}',
 ].map((text) => Buffer.from(text))
-const binary = [[0xff], [0xc3, 0x28], [0xed, 0xa0, 0x80], [0, 1, 2, 0xfe]].map((bytes) => Buffer.from(bytes))
+const binary = [
+  ...[[0xff], [0xc3, 0x28], [0xed, 0xa0, 0x80], [0, 1, 2, 0xfe]].map((bytes) => Buffer.from(bytes)),
+  ...['text with \u0000', '\u0001g\u0000\u0010', '{"t":1}\u0000'].map((text) => Buffer.from(text)),
+]
 const given = process.env.PAYLOADS
   ? readFileSync(process.env.PAYLOADS, 'utf8')
       .trim()
@@ -51,13 +54,17 @@ const isJson = (text: string) => {
   }
 }
 
+/** A control character that no text has. */
+const isNotText = (byte: number) => byte < 0x20 && ![0x09, 0x0a, 0x0d].includes(byte)
+
 test(`${own.length + binary.length + given.length} payloads come out as they went in`, async () => {
   const { prefix, topic, redis } = platform
   const device = await platform.device()
   const payloads = [...own, ...binary, ...given].map((bytes, index) => ({ id: platform.id(`p${index}`), bytes }))
   await Promise.all(payloads.map(({ id, bytes }) => device.publishAsync(`${prefix}/${id}/data`, bytes, { qos: 1 })))
-  const good = payloads.filter(({ bytes }) => bytes.length > 0 && isUtf8(bytes))
-  const bad = payloads.filter(({ bytes }) => bytes.length === 0 || !isUtf8(bytes))
+  const isGood = (bytes: Buffer) => bytes.length > 0 && isUtf8(bytes) && !bytes.some(isNotText)
+  const good = payloads.filter(({ bytes }) => isGood(bytes))
+  const bad = payloads.filter(({ bytes }) => !isGood(bytes))
 
   const records = new Map((await platform.records(good.length)).map((record) => [String(record.key), record]))
   await eventually(async () => (await platform.lag()) === 0, 'lag 0')

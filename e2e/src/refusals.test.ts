@@ -67,6 +67,21 @@ test('ids made to look like keys are devices as any other', async () => {
   expect(await platform.ends(`${topic}-dlq`)).toEqual(letters)
 })
 
+test('scripts that somebody flushes are loaded again: no standstill', async () => {
+  const { redis, prefix, consumer } = platform
+  const id = platform.id('flushed')
+  const device = await platform.device()
+  const standstills = async () => /^iot_standstills_total\{part="redis"\} (\d+)$/m.exec(await consumer.metrics())?.[1]
+  const before = await standstills()
+  for (const round of [1, 2, 3]) {
+    await redis.script('FLUSH')
+    await device.publishAsync(`${prefix}/${id}/data`, String(round), { qos: 1 })
+    await eventually(async () => (await redis.hget(lastStateKey(id), 'payload')) === String(round), 'stored')
+  }
+  expect(await redis.zcard(historyKey(id))).toBe(3)
+  expect(await standstills()).toBe(before)
+})
+
 const LOAD = { devices: 10, ratePerSecond: 200, beforeMs: 1000, afterMs: 1000 }
 const clean = { missing: 0, out_of_order: 0, repeated: 0, foreign: 0, missing_in_history: 0, wrong_last_state: 0 }
 

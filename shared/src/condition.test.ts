@@ -53,3 +53,13 @@ test('one that comes and goes is counted each time and logged once a minute', as
   expect(await count()).toBe(61)
   expect(lines.filter((line) => line === 'stopped: flapping')).toHaveLength(2)
 })
+
+test('words that last are logged, even where they came soon after others', () => {
+  const { lines, clock, condition } = planted()
+  condition.wrong('connection lost')
+  for (let i = 0; i < 60; i++) {
+    condition.wrong('connection refused')
+    clock.nowMs += 1000
+  }
+  expect(lines).toEqual(['stopped: connection lost', 'stopped: connection refused'])
+})

@@ -38,6 +38,7 @@ export function createCondition(
   standstills.inc({ part }, 0) // so that the first one is an increase
   const loggedMs = new Map<string, number>()
   let problem: string | null = null
+  let lastLogged: string | null = null // of this standstill
   let lastLoggedMs = Number.NEGATIVE_INFINITY
 
   const isNews = (words: string, isNew: boolean) => {
@@ -49,10 +50,11 @@ export function createCondition(
     wrong(words, fields = {}) {
       const isNew = problem === null
       if (isNew) standstills.inc({ part })
-      if (problem === words) return
       problem = words
-      if (!isNews(words, isNew)) return
+      if (isNew) lastLogged = null
+      if (words === lastLogged || !isNews(words, isNew)) return
       if (loggedMs.size >= REMEMBERED) loggedMs.clear()
+      lastLogged = words
       lastLoggedMs = nowMs()
       loggedMs.set(words, lastLoggedMs)
       logger.warn({ ...fields, error: words }, messages.wrong)

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
 import { z } from 'zod'
-import { ConfigError, commonSchema, integer, loadConfig, pemFile, url } from './config.js'
+import { commonNeeds, commonSchema, commonWarnings } from './common-config.js'
+import { ConfigError, integer, loadConfig, type Need, pemFile, url } from './config.js'
 
 const shape = {
   ...commonSchema,
@@ -16,9 +17,15 @@ const shape = {
   MQTT_KEY_FILE: pemFile(),
 }
 
+const needs: Need[] = [
+  ...commonNeeds,
+  ['MQTT_CA_FILE', 'MQTT_URL', ['mqtts://', 'wss://']],
+  ['MQTT_KEY_FILE', 'MQTT_CERT_FILE'],
+]
+
 const linesOf = (env: NodeJS.ProcessEnv): string[] => {
   try {
-    loadConfig(shape, env)
+    loadConfig(shape, env, needs)
     return []
   } catch (error) {
     expect(error).toBeInstanceOf(ConfigError)
@@ -93,7 +100,21 @@ test('a secret file that cannot be used has one line that names it and not its c
 })
 
 test('only secrets may be given as a file', () => {
-  expect(loadConfig(shape, { BATCH_SIZE_FILE: file('size', '7') })).toMatchObject({ BATCH_SIZE: 500 })
+  expect(linesOf({ BATCH_SIZE_FILE: file('size', '7') })[0]).toMatch(/^BATCH_SIZE_FILE: .*BATCH_SIZE\?$/)
+})
+
+test('what Kubernetes sets for a service of such a name is not ours', () => {
+  const ports = { ...shape, API_PORT: integer(8000, 0, 65_535) }
+  const env = { API_PORT: 'tcp://10.0.0.1:80', REDIS_PORT: 'tcp://10.0.0.1:6379', KAFKA_SERVICE_HOST: '10.0.0.1' }
+  expect(loadConfig(ports, env)).toMatchObject({ API_PORT: 8000 })
+})
+
+test('a password in the clear is warned of', () => {
+  const access = { ...sasl, KAFKA_PASSWORD: 'x' }
+  const warnings = (env: NodeJS.ProcessEnv) => commonWarnings(loadConfig(commonSchema, { ...access, ...env }))
+  expect(warnings({})).toEqual([expect.stringMatching(/^KAFKA_PASSWORD .*KAFKA_TLS/)])
+  expect(warnings({ KAFKA_TLS: 'true' })).toEqual([])
+  expect(warnings({ KAFKA_SASL_MECHANISM: 'scram-sha-256' })).toEqual([])
 })
 
 test('a certificate that cannot be used is told at start', () => {

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { createSecureContext } from 'node:tls'
 import { z } from 'zod'
-import { unknownVariables } from './variables.js'
+import { isServiceLink, unknownVariables } from './variables.js'
 
 /** A whole number within bounds, from its decimal text. */
 export const wholeNumber = (min: number, max: number) =>
@@ -36,37 +36,6 @@ export const pemFile = () =>
     })
     .optional()
 
-/** What both services are configured by. */
-export const commonSchema = {
-  KAFKA_BROKERS: z
-    .string()
-    .default('127.0.0.1:19092')
-    .transform((list) => list.split(',').map((broker) => broker.trim()))
-    .refine(
-      (list) => list.every((broker) => /^[^\s:/]+:\d+$/.test(broker)),
-      'must be host:port, or several with commas',
-    ),
-  KAFKA_TLS: z
-    .enum(['true', 'false'])
-    .default('false')
-    .transform((text) => text === 'true'),
-  KAFKA_CA_FILE: pemFile(),
-  KAFKA_CERT_FILE: pemFile(),
-  KAFKA_KEY_FILE: pemFile(),
-  KAFKA_SASL_MECHANISM: z.enum(['plain', 'scram-sha-256', 'scram-sha-512']).optional(),
-  KAFKA_USERNAME: z.string().optional(),
-  KAFKA_PASSWORD: z.string().optional(),
-  KAFKA_TOPIC: z
-    .string()
-    .regex(/^[a-zA-Z0-9._-]{1,200}$/, 'must be 1 to 200 letters, digits, dots, underscores or hyphens')
-    .default('iot-data'),
-  KAFKA_TOPIC_PARTITIONS: integer(6, 1, 10_000),
-  KAFKA_REPLICATION_FACTOR: wholeNumber(1, 100).optional(),
-  LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
-  SHUTDOWN_TIMEOUT_MS: integer(10_000, 100, 600_000),
-}
-export type CommonConfig = z.output<z.ZodObject<typeof commonSchema>>
-
 /** A URL with one of the given schemes, e.g. `['redis', 'rediss']`. */
 export const url = (fallback: string, schemes: string[]) =>
   z
@@ -76,30 +45,19 @@ export const url = (fallback: string, schemes: string[]) =>
     })
     .default(fallback)
 
-// A setting that would silently not be used could be a connection in the clear.
-const NEEDS: [variable: string, needed: string, beginsWith?: string[]][] = [
-  ['MQTT_CA_FILE', 'MQTT_URL', ['mqtts://', 'wss://']],
-  ['MQTT_CERT_FILE', 'MQTT_URL', ['mqtts://', 'wss://']],
-  ['MQTT_CERT_FILE', 'MQTT_KEY_FILE'],
-  ['MQTT_KEY_FILE', 'MQTT_CERT_FILE'],
-  ['KAFKA_CA_FILE', 'KAFKA_TLS', ['true']],
-  ['KAFKA_CERT_FILE', 'KAFKA_TLS', ['true']],
-  ['KAFKA_CERT_FILE', 'KAFKA_KEY_FILE'],
-  ['KAFKA_KEY_FILE', 'KAFKA_CERT_FILE'],
-  ['KAFKA_SASL_MECHANISM', 'KAFKA_USERNAME'],
-  ['KAFKA_SASL_MECHANISM', 'KAFKA_PASSWORD'],
-  ['KAFKA_USERNAME', 'KAFKA_SASL_MECHANISM'],
-  ['KAFKA_PASSWORD', 'KAFKA_SASL_MECHANISM'],
-  ['REDIS_CA_FILE', 'REDIS_URL', ['rediss://']],
-]
+/**
+ * That a variable is of no use without another one, or without its beginning so: a setting that would silently not be
+ * used could be a connection in the clear.
+ */
+export type Need = [variable: string, needed: string, beginsWith?: string[]]
 
-function unmetNeeds(shape: z.ZodRawShape, given: NodeJS.ProcessEnv): string[] {
+function unmetNeeds(needs: Need[], given: NodeJS.ProcessEnv): string[] {
   const isGiven = (name: string) => name in given || `${name}_FILE` in given
   const isMet = (name: string, starts?: string[]) =>
     starts ? starts.some((start) => given[name]?.startsWith(start)) : isGiven(name)
-  return NEEDS.filter(
-    ([name, needed, starts]) => name in shape && isGiven(name) && needed in shape && !isMet(needed, starts),
-  ).map(([name, needed, starts]) => `${name}: needs ${needed}${starts ? ` with ${starts.join(' or ')}` : ''}`)
+  return needs
+    .filter(([name, needed, starts]) => isGiven(name) && !isMet(needed, starts))
+    .map(([name, needed, starts]) => `${name}: needs ${needed}${starts ? ` with ${starts.join(' or ')}` : ''}`)
 }
 
 /** Puts the content of `X_FILE` into `given` as X, for each secret X of the schema. Answers the mistakes. */
@@ -120,20 +78,16 @@ function readSecrets(shape: z.ZodRawShape, given: NodeJS.ProcessEnv): string[] {
 
 /** Certificates that cannot be used: a key that is not the certificate's, or one that is damaged or encrypted. */
 function unusableCertificates(config: Record<string, unknown>): string[] {
-  return ['MQTT', 'KAFKA', 'REDIS'].flatMap((server) => {
-    const of = (kind: string) => config[`${server}_${kind}_FILE`] as string | undefined
-    const lines: string[] = []
-    for (const [name, options] of [
-      [`${server}_CA_FILE`, { ca: of('CA') }],
-      [`${server}_CERT_FILE`, { cert: of('CERT'), key: of('KEY') }],
-    ] as const) {
-      try {
-        createSecureContext(options)
-      } catch (error) {
-        lines.push(`${name}: cannot be used (${(error as Error).message.split(':').at(-1)})`)
-      }
+  const files = Object.keys(config).filter((name) => /_(CA|CERT)_FILE$/.test(name))
+  return files.flatMap((name) => {
+    const text = config[name] as string | undefined
+    const key = config[name.replace(/_CERT_FILE$/, '_KEY_FILE')] as string | undefined
+    try {
+      createSecureContext(name.endsWith('_CA_FILE') ? { ca: text } : { cert: text, key })
+      return []
+    } catch (error) {
+      return [`${name}: cannot be used (${(error as Error).message.split(':').at(-1)})`]
     }
-    return lines
   })
 }
 
@@ -141,9 +95,13 @@ function unusableCertificates(config: Record<string, unknown>): string[] {
  * Reads the configuration. An empty variable counts as not given; a secret X may be given as X_FILE, a file's path.
  * @throws {ConfigError} with a line for each variable that is wrong
  */
-export function loadConfig<T extends z.ZodRawShape>(shape: T, env: NodeJS.ProcessEnv): z.output<z.ZodObject<T>> {
-  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''))
-  const wrong = [...readSecrets(shape, given), ...unmetNeeds(shape, given), ...unknownVariables(env)]
+export function loadConfig<T extends z.ZodRawShape>(
+  shape: T,
+  env: NodeJS.ProcessEnv,
+  needs: Need[] = [],
+): z.output<z.ZodObject<T>> {
+  const given = Object.fromEntries(Object.entries(env).filter(([name, value]) => value && !isServiceLink(name, value)))
+  const wrong = [...readSecrets(shape, given), ...unmetNeeds(needs, given), ...unknownVariables(env)]
   const result = z.object(shape).safeParse(given)
   if (!result.success) wrong.push(...result.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`))
   else if (wrong.length === 0) wrong.push(...unusableCertificates(result.data))

@@ -13,8 +13,11 @@ export const DEAD_LETTER_REASONS = [
 ] as const
 export type DeadLetterReason = (typeof DEAD_LETTER_REASONS)[number]
 
-/** A device's message as it stands on Kafka. `payload` is the payload's own JSON text, `timestamp` is Unix time in s. */
-export type DeviceMessage = { deviceId: string; payload: string; timestamp: number; text: string }
+/**
+ * A device's message as it stands on Kafka. `payload` is the payload's own JSON text; `timestamp` is Unix time in seconds
+ * as it is written there, with six decimals or none, and `seconds` the same as a number.
+ */
+export type DeviceMessage = { deviceId: string; payload: string; timestamp: string; seconds: number; text: string }
 
 const MAX_DEVICE_ID_BYTES = 256
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it looks for
@@ -34,9 +37,10 @@ export const updatesChannel = (deviceId: string): string => `device-updates:${de
 
 const head = (deviceId: string) => `{"device_id":${JSON.stringify(deviceId)},"payload":`
 const TIMESTAMP = ',"timestamp":'
+const TIMESTAMP_FORM = /^(0|[1-9]\d*)(\.\d{6})?$/
 
 /** The value on `iot-data`. `payload` is JSON text and goes in as it is, so that its numbers keep every digit. */
-export function encodeMessage(deviceId: string, payload: string, timestamp: number): string {
+export function encodeMessage(deviceId: string, payload: string, timestamp: string): string {
   return `${head(deviceId)}${payload}${TIMESTAMP}${timestamp}}`
 }
 
@@ -52,11 +56,11 @@ export function decodeMessage(key: Buffer | null, value: Buffer | null): DeviceM
   const start = head(deviceId)
   const end = text.lastIndexOf(TIMESTAMP)
   if (!text.startsWith(start) || end < start.length) return null
-  const seconds = text.slice(end + TIMESTAMP.length, -1)
-  const timestamp = Number(seconds)
-  if (!text.endsWith('}') || !/^(0|[1-9]\d*)$/.test(seconds) || !Number.isSafeInteger(timestamp)) return null
+  const timestamp = text.slice(end + TIMESTAMP.length, -1)
+  const seconds = Number(timestamp)
+  if (!text.endsWith('}') || !TIMESTAMP_FORM.test(timestamp) || !Number.isSafeInteger(Math.floor(seconds))) return null
   const payload = text.slice(start.length, end)
-  return isJson(payload) ? { deviceId, payload, timestamp, text } : null
+  return isJson(payload) ? { deviceId, payload, timestamp, seconds, text } : null
 }
 
 /** Whether `text` is one JSON text (RFC 8259), white space around it allowed. */

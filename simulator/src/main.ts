@@ -73,7 +73,7 @@ function connect(devices: Device[]): MqttClient {
     if (problem === '') counts.connected = Math.max(counts.connected - 1, 0)
   })
   client.on('error', (error) => {
-    if (error.message !== problem) process.stderr.write(`simulator: ${flags.url}: ${error.message}, trying on\n`)
+    if (error.message !== problem) process.stderr.write(`simulator: ${flags.url}: ${error.message}; retrying\n`)
     problem = error.message
   })
   client.on('message', (topic, payload) => {

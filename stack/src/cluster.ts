@@ -2,9 +2,10 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { startKafkaNodes } from './kafka.js'
-import { claimPort } from './ports.js'
+import { claimPort, onClaimedPort } from './ports.js'
 import { prepare, root } from './prepare.js'
-import { type Server, startMosquitto, startRedis } from './servers.js'
+import type { Server } from './process.js'
+import { startMosquitto, startRedis } from './servers.js'
 
 export type Cluster = {
   /** All brokers as one: stopped, signalled and started together. */
@@ -39,7 +40,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
   return assemble(
     {
       kafka: async (port) => {
-        const more = await Promise.all(Array.from({ length: kafkaBrokers - 1 }, () => claimPort()))
+        const more = await Promise.all(Array.from({ length: kafkaBrokers - 1 }, claimPort))
         return startKafkaNodes([port, ...more], dir, { advertised, properties: kafkaProperties })
       },
       redis: (port) => startRedis(port, dir, redisOptions),
@@ -63,7 +64,7 @@ export async function assemble(starters: Starters, cleanUp: () => unknown): Prom
     await cleanUp()
   }
   const begin = async (start: (port: number) => Promise<Server | Server[]>) => {
-    const servers = [await start(await claimPort())].flat()
+    const servers = [await onClaimedPort(start)].flat()
     started.push(...servers)
     return servers
   }
@@ -76,7 +77,7 @@ export async function assemble(starters: Starters, cleanUp: () => unknown): Prom
   throw results.find((result) => result.status === 'rejected')?.reason
 }
 
-/** Several servers as one. */
+/** Several servers as one: what is done to it is done to all of them at the same time. */
 function together(servers: Server[]): Server {
   const [first, ...others] = servers
   if (!first) throw new Error('a cluster of no servers')
@@ -88,6 +89,8 @@ function together(servers: Server[]): Server {
     signal: (signal) => all((server) => server.signal(signal)),
     stop: () => all((server) => server.stop()),
     start: () => all((server) => server.start()),
-    onExit: () => {},
+    set onExit(listener: Server['onExit']) {
+      for (const server of servers) server.onExit = listener
+    },
   }
 }

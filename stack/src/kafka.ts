@@ -1,11 +1,17 @@
 // Apache Kafka as local processes (KRaft): one node, or several as a cluster.
-import { execFileSync } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { claimPort } from './ports.js'
 import { kafkaLib } from './prepare.js'
-import { isKafkaUp, type Server, startProcess } from './servers.js'
+import { type Server, startProcess } from './process.js'
+import { isKafkaUp } from './servers.js'
+
+const SINGLE_HEAP = ['-Xmx512m']
+const CLUSTER_HEAP = ['-Xmx320m', '-XX:+UseSerialGC'] // three of them, and threads for collecting in one only
+const MOST_REPLICAS = 3
 
 /** How clients reach a node, where it is more than a port. */
 export type KafkaOptions = {
@@ -18,8 +24,15 @@ export type KafkaOptions = {
 }
 
 const PLAINTEXT = { protocol: 'PLAINTEXT', format: [], isUp: isKafkaUp }
-const SINGLE_HEAP = '-Xmx512m'
-const CLUSTER_HEAP = '-Xmx320m'
+
+type Node = { id: number; count: number; port: number; controller: number; voters: string; dir: string }
+
+/** How many brokers `KAFKA_BROKER_COUNT` asks for. @throws when that is neither 1, the default, nor 3 */
+export function brokerCount(env: NodeJS.ProcessEnv): number {
+  const count = Number(env.KAFKA_BROKER_COUNT || 1)
+  if (count !== 1 && count !== 3) throw new Error('KAFKA_BROKER_COUNT must be 1 or 3')
+  return count
+}
 
 /** One node. */
 export async function startKafka(port: number, dataDir: string, options: KafkaOptions = {}): Promise<Server> {
@@ -27,52 +40,54 @@ export async function startKafka(port: number, dataDir: string, options: KafkaOp
   return node as Server
 }
 
-/** A node at each port; more than one are a cluster of three replicas at most, of which two must be in sync. */
+/**
+ * A broker and controller at each port. Several are a cluster: topics have three replicas, of which two must be in sync.
+ * When one of them does not start, none is left running.
+ */
 export async function startKafkaNodes(ports: number[], dataDir: string, options: KafkaOptions = {}): Promise<Server[]> {
-  const clusterId = kafkaId()
-  const controllers = await Promise.all(ports.map(() => claimPort()))
+  const count = ports.length
+  const controllers = await Promise.all(ports.map(claimPort))
   const voters = controllers.map((port, index) => `${index + 1}@127.0.0.1:${port}`).join(',')
-  const results = await Promise.allSettled(
-    ports.map((port, index) => {
-      const name = ports.length === 1 ? 'kafka' : `kafka-${index + 1}`
-      const controller = controllers[index] as number
-      return startNode(
-        { id: index + 1, port, controller, voters, clusterId, count: ports.length },
-        join(dataDir, name),
-        options,
-      )
-    }),
-  )
-  const nodes = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
+  const nodes = ports.map((port, index): Node => {
+    const dir = join(dataDir, count === 1 ? 'kafka' : `kafka-${index + 1}`)
+    return { id: index + 1, count, port, controller: controllers[index] as number, voters, dir }
+  })
+  const clusterId = nodes.map(clusterIdOf).find((id) => id !== undefined) ?? newClusterId()
+  const results = await Promise.allSettled(nodes.map((node) => startNode(node, clusterId, options)))
+  const started = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
   const failed = results.find((result) => result.status === 'rejected')
-  if (!failed) return nodes
-  await Promise.all(nodes.map((node) => node.stop()))
+  if (!failed) return started
+  await Promise.all(started.map((server) => server.stop()))
   throw failed.reason
 }
 
-type Node = { id: number; port: number; controller: number; voters: string; clusterId: string; count: number }
-
-function startNode(node: Node, dir: string, options: KafkaOptions): Promise<Server> {
-  const { access = PLAINTEXT } = options
-  const logs = join(dir, 'data')
-  mkdirSync(dir, { recursive: true })
-  const file = join(dir, 'server.properties')
-  writeFileSync(file, `${[...properties(node, logs, options), ...(options.properties ?? [])].join('\n')}\n`)
-  const java = ['java', node.count === 1 ? SINGLE_HEAP : CLUSTER_HEAP, '-cp', `${kafkaLib}/*`]
-  if (!existsSync(join(logs, 'meta.properties'))) {
-    const format = ['kafka.tools.StorageTool', 'format', '-t', node.clusterId, '-c', file, ...access.format]
-    const [program = '', ...args] = [...java, ...format]
-    execFileSync(program, args, { stdio: 'ignore' })
-  }
-  const name = node.count === 1 ? 'Kafka' : `Kafka ${node.id}`
-  return startProcess(name, node.port, join(dir, 'kafka.log'), [...java, 'kafka.Kafka', file], () =>
-    access.isUp(node.port),
-  )
+/** Runs one of Kafka's own command line tools. @returns its standard output @throws when it fails */
+export async function kafkaTool(mainClass: string, args: string[]): Promise<string> {
+  const { stdout } = await promisify(execFile)('java', ['-Xmx128m', '-cp', `${kafkaLib}/*`, mainClass, ...args])
+  return stdout
 }
 
-function properties({ id, port, controller, voters, count }: Node, logs: string, options: KafkaOptions): string[] {
-  const { protocol } = options.access ?? PLAINTEXT
-  const replicas = Math.min(count, 3)
+async function startNode(node: Node, clusterId: string, options: KafkaOptions): Promise<Server> {
+  const { access = PLAINTEXT } = options
+  const { id, count, port, controller, dir } = node
+  mkdirSync(dir, { recursive: true })
+  const file = join(dir, 'server.properties')
+  writeFileSync(file, `${[...properties(node, access.protocol, options), ...(options.properties ?? [])].join('\n')}\n`)
+  if (clusterIdOf(node) === undefined) {
+    await kafkaTool('kafka.tools.StorageTool', ['format', '-t', clusterId, '-c', file, ...access.format])
+  }
+  return startProcess({
+    name: count === 1 ? 'Kafka' : `Kafka ${id}`,
+    port,
+    furtherPorts: [controller],
+    logFile: join(dir, 'kafka.log'),
+    command: ['java', ...(count === 1 ? SINGLE_HEAP : CLUSTER_HEAP), '-cp', `${kafkaLib}/*`, 'kafka.Kafka', file],
+    isUp: () => access.isUp(port),
+  })
+}
+
+function properties({ id, count, port, controller, voters, dir }: Node, protocol: string, options: KafkaOptions) {
+  const replicas = Math.min(count, MOST_REPLICAS)
   const inSync = Math.max(replicas - 1, 1)
   return [
     'process.roles=broker,controller',
@@ -83,7 +98,7 @@ function properties({ id, port, controller, voters, count }: Node, logs: string,
     'controller.listener.names=CONTROLLER',
     `listener.security.protocol.map=CONTROLLER:PLAINTEXT,${protocol}:${protocol}`,
     `inter.broker.listener.name=${protocol}`,
-    `log.dirs=${logs}`,
+    `log.dirs=${dataOf(dir)}`,
     `default.replication.factor=${replicas}`,
     `min.insync.replicas=${inSync}`,
     `offsets.topic.replication.factor=${replicas}`,
@@ -98,13 +113,16 @@ function properties({ id, port, controller, voters, count }: Node, logs: string,
   ]
 }
 
-/** Runs one of Kafka's own command line tools. @throws when it fails */
-export function kafkaTool(mainClass: string, args: string[]): string {
-  return execFileSync('java', ['-Xmx128m', '-cp', `${kafkaLib}/*`, mainClass, ...args], {
-    encoding: 'utf8',
-    stdio: 'pipe',
-  })
+const dataOf = (dir: string) => join(dir, 'data')
+
+/** The id of the cluster that a node's data belong to; undefined where it has none yet. */
+function clusterIdOf({ dir }: Node): string | undefined {
+  try {
+    return /^cluster\.id=(\S+)$/m.exec(readFileSync(join(dataOf(dir), 'meta.properties'), 'utf8'))?.[1]
+  } catch {
+    return undefined
+  }
 }
 
 // base64 of a first nibble 0 begins with A to D: a leading '-' would be read as an option
-const kafkaId = () => Buffer.from(`0${randomUUID().replaceAll('-', '').slice(1)}`, 'hex').toString('base64url')
+const newClusterId = () => Buffer.from(`0${randomUUID().replaceAll('-', '').slice(1)}`, 'hex').toString('base64url')

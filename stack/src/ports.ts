@@ -1,29 +1,41 @@
-// Ports for servers that must come back on the same one: from a range that no outgoing connection is given, claimed
-// among all processes of ours on this machine, so that none is looked up by one and taken by another.
-import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, statSync, writeSync } from 'node:fs'
+// Ports for servers that must come back on the same one: from a range that no outgoing connection is given, each claimed
+// by one process of this machine until that process ends.
+import { createSocket } from 'node:dgram'
+import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 
-const FIRST = 20_000
-const LAST = 32_000 // Linux gives outgoing connections ports from 32,768 on, macOS from 49,152
+const COUNT = 12_000
+const BELOW = 32_000 // Linux gives outgoing connections ports from 32,768 on, macOS from 49,152
 const TRIES = 1000
-const ABANDONED_MS = 3_600_000
-const CLAIMS = join(tmpdir(), 'iot-platform-ports')
+const STARTS = 3
 
-const claimed = new Set<string>()
-let isCleaned = false
-
-/** A port of loopback that is this process's until it ends. */
+/**
+ * A port of loopback that no other caller is given while this process lives.
+ * The claim is a UDP socket on that port, which no server of ours uses: the kernel gives it to one process only, and takes
+ * it back when the process ends, however it ends.
+ * @throws when there is none
+ */
 export async function claimPort(): Promise<number> {
-  if (!isCleaned) cleanUp()
-  isCleaned = true
+  const below = lowestOfOutgoing()
   for (let attempt = 0; attempt < TRIES; attempt++) {
-    const port = FIRST + Math.floor(Math.random() * (LAST - FIRST))
-    if (!claim(port)) continue
-    if (await isFree(port)) return port
+    const port = below - 1 - Math.floor(Math.random() * COUNT)
+    if ((await claim(port)) && (await isFree(port))) return port
   }
-  throw new Error(`no free port between ${FIRST} and ${LAST}`)
+  throw new Error(`no free port between ${below - COUNT} and ${below}`)
+}
+
+/**
+ * Starts a server on a claimed port; on another one when a process that claims nothing has taken the port meanwhile.
+ * @param start rejects with the code EADDRINUSE when a port was taken, as `startProcess` does
+ */
+export async function onClaimedPort<T>(start: (port: number) => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await start(await claimPort())
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || attempt === STARTS) throw error
+    }
+  }
 }
 
 /** Whether something could listen on the port. */
@@ -34,43 +46,24 @@ export function isFree(port: number, host = '127.0.0.1'): Promise<boolean> {
   })
 }
 
-/** Whether the claim is ours: the file system decides between two that ask at once. */
-function claim(port: number): boolean {
-  const file = join(CLAIMS, String(port))
-  try {
-    const handle = openSync(file, 'wx')
-    writeSync(handle, String(process.pid))
-    closeSync(handle)
-    claimed.add(file)
-    return true
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
-    throw error
-  }
-}
-
-/** Removes what processes left that were killed; recent claims stay, for a pid may have another process by now. */
-function cleanUp(): void {
-  mkdirSync(CLAIMS, { recursive: true })
-  process.once('exit', () => {
-    for (const file of claimed) rmSync(file, { force: true })
+function claim(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = createSocket('udp4')
+    socket.unref()
+    socket.once('error', () => {
+      socket.close()
+      resolve(false)
+    })
+    socket.bind({ port, address: '127.0.0.1', exclusive: true }, () => resolve(true))
   })
-  for (const name of readdirSync(CLAIMS)) {
-    const file = join(CLAIMS, name)
-    try {
-      if (Date.now() - statSync(file).mtimeMs < ABANDONED_MS || isAlive(Number(readFileSync(file, 'utf8')))) continue
-      rmSync(file, { force: true })
-    } catch {
-      // removed by another process just now
-    }
-  }
 }
 
-function isAlive(pid: number): boolean {
+/** The end of the range: below what the system gives to outgoing connections, where there is room. */
+function lowestOfOutgoing(): number {
   try {
-    process.kill(pid, 0)
-    return true
+    const lowest = Number.parseInt(readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'utf8'), 10)
+    return lowest > COUNT + 1024 ? Math.min(lowest, BELOW) : BELOW
   } catch {
-    return false
+    return BELOW // not Linux
   }
 }

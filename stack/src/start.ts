@@ -3,12 +3,16 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import pinoPretty from 'pino-pretty'
-import { startKafka } from './kafka.js'
+import { brokerCount, startKafkaNodes } from './kafka.js'
+import { limitLog } from './log-limit.js'
 import { isFree } from './ports.js'
 import { NODE_FLAGS, prepare, root } from './prepare.js'
-import { type Server, startMosquitto, startProcess, startRedis } from './servers.js'
+import { type Server, startProcess } from './process.js'
+import { startMosquitto, startRedis } from './servers.js'
+import { supervise } from './supervise.js'
 
-const RESTART_MS = 1000
+const LOG_BYTES = 20_000_000 // of each log file; as much again is kept beside it
+const LOG_LOOK_MS = 10_000
 const say = (line: string) => void process.stdout.write(`${line}\n`)
 
 const port = (variable: string, fallback: number, what: string) => {
@@ -23,6 +27,7 @@ const ports = {
   kafka: port('KAFKA_PORT', 19092, 'Kafka'),
   redis: port('REDIS_PORT', 6379, 'Redis'),
 }
+const kafkaPorts = Array.from({ length: brokers() }, (_, index) => ports.kafka.value + index)
 const simulated = process.env.SIMULATED_DEVICES || '3'
 if (!/^\d+$/.test(simulated)) end(1, 'SIMULATED_DEVICES must be a whole number, 0 for none')
 
@@ -39,9 +44,14 @@ const running: Server[] = []
 let stopping = false
 process.on('SIGINT', () => void stop(0))
 process.on('SIGTERM', () => void stop(0))
+setInterval(() => {
+  for (const { logFile } of running) if (logFile) limitLog(logFile, LOG_BYTES)
+}, LOG_LOOK_MS)
 
 try {
-  for (const { variable, value, what } of Object.values(ports)) {
+  const { kafka, ...others } = ports
+  const wanted = [...Object.values(others), ...kafkaPorts.map((value) => ({ ...kafka, value }))]
+  for (const { variable, value, what } of wanted) {
     if (!(await isFree(value))) end(1, `port ${value} (${what}) is taken: set ${variable} to another one`)
   }
   prepare(say)
@@ -57,7 +67,7 @@ async function startAll() {
   mkdirSync(logs, { recursive: true })
   say('starting Kafka, Redis and Mosquitto ...')
   const results = await Promise.allSettled([
-    startKafka(ports.kafka.value, data).then(keep),
+    startKafkaNodes(kafkaPorts, data).then((nodes) => Promise.all(nodes.map(keep))),
     startRedis(ports.redis.value, data).then(keep),
     startMosquitto(ports.mqtt.value, data).then(keep),
   ])
@@ -66,40 +76,30 @@ async function startAll() {
   const broker = `mqtt://127.0.0.1:${ports.mqtt.value}`
   const env = {
     ...process.env,
-    KAFKA_BROKERS: `127.0.0.1:${ports.kafka.value}`,
+    KAFKA_BROKERS: kafkaPorts.map((at) => `127.0.0.1:${at}`).join(','),
     REDIS_URL: `redis://127.0.0.1:${ports.redis.value}`,
     MQTT_URL: broker,
     API_PORT: String(ports.api.value),
     HEALTH_PORT: String(ports.health.value),
     DATA_DIR: join(data, 'bridge'),
   }
-  const node = (
-    name: string,
-    at: number,
-    args: string[],
-    isUp: () => Promise<boolean>,
-    onLine?: (line: string) => void,
-  ) =>
-    startProcess(
+  const node = (name: string, at: number, args: string[], isUp: () => Promise<boolean>, onLine?: typeof show) =>
+    startProcess({
       name,
-      at,
-      join(logs, `${name}.log`),
-      [process.execPath, ...NODE_FLAGS, join(root, name, 'dist', 'main.js'), ...args],
+      port: at,
+      logFile: join(logs, `${name}.log`),
+      command: [process.execPath, ...NODE_FLAGS, join(root, name, 'dist', 'main.js'), ...args],
       isUp,
       env,
       onLine,
-    ).then(keep)
+    }).then(keep)
   await Promise.all([
     node('bridge', ports.api.value, [], () => isReady(ports.api.value), show),
     node('consumer', ports.health.value, [], () => isReady(ports.health.value), show),
   ])
   if (Number(simulated) > 0) {
-    await node(
-      'simulator',
-      0,
-      ['--devices', simulated, '--interval', '2s', '--url', broker, '--quiet'],
-      async () => true,
-    )
+    const args = ['--devices', simulated, '--interval', '2s', '--url', broker, '--quiet']
+    await node('simulator', 0, args, async () => true)
   }
   const api = `http://127.0.0.1:${ports.api.value}`
   say(`up: API ${api}  MQTT ${broker}  Kafka ${env.KAFKA_BROKERS}  Redis ${env.REDIS_URL}  logs .local/log  (Ctrl-C stops everything)
@@ -111,15 +111,10 @@ async function startAll() {
 `)
 }
 
-/** Remembers what runs, newest last, and starts it again when it dies. */
+/** Remembers what runs, and has it started again when it dies. */
 async function keep(server: Server) {
   running.push(server)
-  server.onExit = async (code) => {
-    if (stopping) return
-    say(`${server.name} ended (${code ?? 'signal'}): starting it again`)
-    await new Promise((resolve) => setTimeout(resolve, RESTART_MS))
-    if (!stopping) await server.start().catch(() => server.onExit(null))
-  }
+  supervise(server, { say, isStopping: () => stopping })
   if (stopping) await server.stop()
 }
 
@@ -139,8 +134,19 @@ async function stop(code: number) {
   stopping = true
   if (running.length > 0) say('stopping ...')
   const order = ['simulator', 'bridge', 'consumer', 'Mosquitto', 'Redis', 'Kafka']
-  for (const name of order) await running.find((server) => server.name === name)?.stop()
+  for (const kind of order) {
+    const servers = running.filter(({ name }) => name.split(' ')[0] === kind) // Kafka may be `Kafka 1` and others
+    await Promise.all(servers.map((server) => server.stop()))
+  }
   process.exit(code)
+}
+
+function brokers(): number {
+  try {
+    return brokerCount(process.env)
+  } catch (error) {
+    return end(1, (error as Error).message)
+  }
 }
 
 function end(code: number, line: string): never {

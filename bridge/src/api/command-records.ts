@@ -1,10 +1,11 @@
 // What became of each command, from sent to the device's own word; in memory only, the newest ones, bounded in bytes.
+import { createSignal, type Signal } from '@iot/shared/signal'
 import { z } from 'zod'
 import { memberText, withMember } from './json-text.js'
 
 const MAX_RECORDS = 10_000
 const MAX_REPLY_BYTES = 16_384
-const MAX_RESULT_BYTES = 16_000_000 // of all results together
+const MAX_RESULT_BYTES = 16_000_000 // of all results together, as UTF-8
 
 /** `expired`: its time is over, or an error was returned; no word of the device came. */
 export const COMMAND_STATUSES = ['sent', 'acknowledged', 'succeeded', 'failed', 'expired'] as const
@@ -18,6 +19,8 @@ export type CommandRecord = {
   /** The broker has said that nobody was subscribed (MQTT 5). */
   no_subscribers?: true
   result?: string
+  /** There was a result, which made room for newer ones. */
+  result_dropped?: true
 }
 
 /** A record as JSON; the result goes in as the device wrote it. */
@@ -42,17 +45,18 @@ export type CommandRecords = {
   reply(deviceId: string, payload: Buffer): ReplyOutcome
   /** Resolves once the device has replied, or after `timeoutMs`, or at `stop`, with what is known then. */
   settled(commandId: string, timeoutMs: number): Promise<CommandRecord | undefined>
-  /** Ends every wait. */
+  /** Ends every wait, and those to come. */
   stop(): void
 }
 
-type Entry = { record: CommandRecord; deadlineMs: number; wake: Set<() => void> }
+type Entry = { record: CommandRecord; deadlineMs: number; resultBytes: number; settled: Signal }
 
 /** @param nowMs a monotonic clock in milliseconds */
 export function createCommandRecords(nowMs = () => performance.now()): CommandRecords {
   const entries = new Map<string, Entry>() // oldest first
   const withResult = new Set<Entry>() // oldest first
   let resultBytes = 0
+  let stopped = false
 
   const isOpen = ({ record }: Entry) => record.status === 'sent' || record.status === 'acknowledged'
   const current = (commandId: string) => {
@@ -63,14 +67,17 @@ export function createCommandRecords(nowMs = () => performance.now()): CommandRe
 
   const dropResult = (entry: Entry) => {
     if (!withResult.delete(entry)) return
-    resultBytes -= entry.record.result?.length ?? 0
+    resultBytes -= entry.resultBytes
     delete entry.record.result
+    entry.record.result_dropped = true
   }
 
-  const keepResult = (entry: Entry, result: string) => {
-    entry.record.result = result
+  const keepResult = (entry: Entry, text: string) => {
+    const bytes = Buffer.from(text)
+    entry.record.result = bytes.toString() // a copy, since a part of the reply would keep all of it in memory
+    entry.resultBytes = bytes.length
     withResult.add(entry)
-    resultBytes += result.length
+    resultBytes += bytes.length
     for (const oldest of withResult) {
       if (resultBytes <= MAX_RESULT_BYTES) break
       dropResult(oldest)
@@ -90,7 +97,7 @@ export function createCommandRecords(nowMs = () => performance.now()): CommandRe
       if (entries.size >= MAX_RECORDS && oldest !== undefined) forget(oldest)
       const created_at = Math.floor(Date.now() / 1000)
       const record: CommandRecord = { command_id: commandId, device_id: deviceId, status: 'sent', created_at }
-      entries.set(commandId, { record, deadlineMs: nowMs() + ttlMs, wake: new Set() })
+      entries.set(commandId, { record, deadlineMs: nowMs() + ttlMs, resultBytes: 0, settled: createSignal() })
       return true
     },
     get: (commandId) => current(commandId)?.record,
@@ -114,26 +121,17 @@ export function createCommandRecords(nowMs = () => performance.now()): CommandRe
       entry.record.status = parsed.data.status
       const result = memberText(text, 'result')
       if (result !== undefined) keepResult(entry, result)
-      for (const wake of entry.wake) wake()
+      entry.settled.wake()
       return 'matched'
     },
     async settled(commandId, timeoutMs) {
       const entry = current(commandId)
-      if (entry && isOpen(entry)) {
-        await new Promise<void>((resolve) => {
-          const done = () => {
-            clearTimeout(timer)
-            entry.wake.delete(done)
-            resolve()
-          }
-          const timer = setTimeout(done, timeoutMs)
-          entry.wake.add(done)
-        })
-      }
+      if (entry && isOpen(entry) && !stopped) await entry.settled.wait(timeoutMs)
       return current(commandId)?.record
     },
     stop() {
-      for (const { wake } of entries.values()) for (const done of wake) done()
+      stopped = true
+      for (const { settled } of entries.values()) settled.wake()
     },
   }
 }

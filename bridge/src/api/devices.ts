@@ -1,14 +1,16 @@
 // GET /devices and GET /devices/{device_id}: who is online.
 import { Readable } from 'node:stream'
 import { isDeviceId } from '@iot/shared/contract'
-import type { FastifyInstance, FastifyReply } from 'fastify'
+import { errors } from '@iot/shared/http/problem'
+import type { FastifyPluginAsync } from 'fastify'
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import { z } from 'zod'
 import type { Presence } from '../presence.js'
-import { errors } from './problem.js'
+import { sendJson } from './json-text.js'
 
-const CHUNK_DEVICES = 500 // described at a time: ingestion shares the event loop
+const PIECE_DEVICES = 250 // in one piece of a list: at most 64 KB of ids wait for a caller that reads slowly
 
+/** Of a call about one device. */
 export const deviceParams = z.object({
   deviceId: z
     .string()
@@ -16,6 +18,10 @@ export const deviceParams = z.object({
     .regex(/^[^\u0000-\u001f\u007f-\u009f/+#]{1,256}$/)
     .refine(isDeviceId, 'A device id is one topic level of 1 to 256 bytes without control characters'),
 })
+export const invalidDevice = {
+  code: 'INVALID_DEVICE_ID',
+  message: 'A device id is one topic level of 1 to 256 bytes without control characters',
+}
 const deviceSchema = z
   .object({
     device_id: z.string(),
@@ -24,54 +30,97 @@ const deviceSchema = z
   })
   .meta({ id: 'Device' })
 
-export const sendJson = (reply: FastifyReply, json: string | Buffer | Readable) =>
-  reply.type('application/json; charset=utf-8').send(json) as never
-
-export function addDeviceRoutes(untyped: FastifyInstance, presence: Pick<Presence, 'list' | 'lastSeen'>): void {
-  const app = untyped.withTypeProvider<ZodTypeProvider>()
-  let listed = { ids: presence.list(), json: Buffer.from(JSON.stringify(presence.list())) }
-  const describe = (deviceId: string) => {
-    const last_seen = presence.lastSeen(deviceId)
-    return { device_id: deviceId, online: last_seen !== null, last_seen }
-  }
-
-  app.get(
-    '/devices',
-    {
-      schema: {
-        summary: 'The devices that are online now, sorted',
-        querystring: z.object({ details: z.enum(['true', 'false']).optional() }),
-        response: { 200: z.union([z.array(z.string()), z.array(deviceSchema)]), ...errors(400) },
-      },
-    },
-    // text, for a hundred thousand ids need no check of ours on their way out
-    async ({ query }, reply) => {
-      const ids = presence.list()
-      if (query.details === 'true') return sendJson(reply, Readable.from(described(ids)))
-      if (listed.ids !== ids) listed = { ids, json: Buffer.from(JSON.stringify(ids)) }
-      return sendJson(reply, listed.json)
-    },
-  )
-
-  /** The JSON in pieces, made as fast as the caller reads them. */
-  async function* described(ids: readonly string[]) {
-    for (let from = 0; from < ids.length; from += CHUNK_DEVICES) {
-      const chunk = ids.slice(from, from + CHUNK_DEVICES).map((id) => JSON.stringify(describe(id)))
-      yield `${from === 0 ? '[' : ','}${chunk.join(',')}`
-      await new Promise((resolve) => setImmediate(resolve))
+export const deviceCalls =
+  (presence: Pick<Presence, 'list' | 'lastSeen'>): FastifyPluginAsync =>
+  async (untyped) => {
+    const app = untyped.withTypeProvider<ZodTypeProvider>()
+    const describe = (deviceId: string) => {
+      const last_seen = presence.lastSeen(deviceId)
+      return { device_id: deviceId, online: last_seen !== null, last_seen }
     }
-    yield ids.length === 0 ? '[]' : ']'
+    const idsOf = keepPieces((deviceId) => JSON.stringify(deviceId))
+    const detailsOf = (ids: readonly string[], from: number) =>
+      members(ids, from, (deviceId) => JSON.stringify(describe(deviceId)))
+
+    app.get(
+      '/devices',
+      {
+        schema: {
+          summary: 'The devices that are online now, sorted',
+          querystring: z.object({ details: z.enum(['true', 'false']).optional() }),
+          response: { 200: z.union([z.array(z.string()), z.array(deviceSchema)]), ...errors(400) },
+        },
+      },
+      async ({ query }, reply) => {
+        const pieceOf = query.details === 'true' ? detailsOf : idsOf
+        const ids = presence.list()
+        if (ids.length <= PIECE_DEVICES) return sendJson(reply, `[${pieceOf(ids, 0)}]`)
+        return sendJson(reply, Readable.from(pieces(presence.list, pieceOf), { highWaterMark: 1 }))
+      },
+    )
+
+    app.get(
+      '/devices/:deviceId',
+      {
+        schema: {
+          summary: 'Whether a device is online, and since when it was last heard',
+          params: deviceParams,
+          response: { 200: deviceSchema, ...errors(400) },
+        },
+        config: { invalid: { params: invalidDevice } },
+      },
+      async ({ params }) => describe(params.deviceId),
+    )
   }
 
-  app.get(
-    '/devices/:deviceId',
-    {
-      schema: {
-        summary: 'Whether a device is online, and since when it was last heard',
-        params: deviceParams,
-        response: { 200: deviceSchema, ...errors(400) },
-      },
-    },
-    async ({ params }) => describe(params.deviceId),
-  )
+/** The members of a JSON array for the devices from index `from` to the end of its piece. */
+type PieceOf = (ids: readonly string[], from: number) => string
+
+const pieceEnd = (from: number) => from - (from % PIECE_DEVICES) + PIECE_DEVICES
+const members = (ids: readonly string[], from: number, text: (deviceId: string) => string) =>
+  ids.slice(from, pieceEnd(from)).map(text).join(',')
+
+/** Makes each whole piece once as long as the list stays the same: it is often asked for. */
+function keepPieces(text: (deviceId: string) => string): PieceOf {
+  let listed: readonly string[] = []
+  let kept: string[] = []
+  return (ids, from) => {
+    if (from % PIECE_DEVICES !== 0) return members(ids, from, text)
+    if (listed !== ids) {
+      listed = ids
+      kept = []
+    }
+    kept[from / PIECE_DEVICES] ??= members(ids, from, text)
+    return kept[from / PIECE_DEVICES] as string
+  }
+}
+
+/**
+ * A list as JSON in pieces, made as fast as the caller reads. It goes on in the list of that moment after the last id
+ * that was sent, so that callers who read slowly hold no old lists.
+ */
+async function* pieces(list: () => readonly string[], pieceOf: PieceOf): AsyncGenerator<string> {
+  yield '['
+  let last: string | undefined
+  for (;;) {
+    const ids = list()
+    const from = last === undefined ? 0 : indexAfter(ids, last)
+    if (from >= ids.length) break
+    yield `${last === undefined ? '' : ','}${pieceOf(ids, from)}`
+    last = ids[Math.min(pieceEnd(from), ids.length) - 1]
+    await new Promise((resolve) => setImmediate(resolve)) // ingestion shares the event loop
+  }
+  yield ']'
+}
+
+/** Where in the sorted `ids` the first one after `id` stands. */
+function indexAfter(ids: readonly string[], id: string): number {
+  let from = 0
+  let to = ids.length
+  while (from < to) {
+    const middle = (from + to) >> 1
+    if ((ids[middle] as string) <= id) from = middle + 1
+    else to = middle
+  }
+  return from
 }

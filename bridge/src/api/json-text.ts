@@ -1,7 +1,13 @@
 // JSON as text: members cut out and put in as they were written, so that numbers keep every digit and nothing that is
 // deeply nested is ever printed by us.
+import type { Readable } from 'node:stream'
+import type { FastifyReply } from 'fastify'
 
 const SPACE = /\s/
+
+/** Sends what is JSON already; its schema only describes it. */
+export const sendJson = (reply: FastifyReply, json: string | Readable) =>
+  reply.type('application/json; charset=utf-8').send(json) as never
 
 /**
  * The text of a member of a JSON object as it was written; undefined where it has none. Of equal names the last counts,

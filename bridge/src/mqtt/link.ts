@@ -3,23 +3,21 @@
 // doing its work is a condition: seen by `check`, in the log once, and counted.
 import { createCondition } from '@iot/shared/condition'
 import { describe } from '@iot/shared/errors'
-import mqtt, { type IClientOptions, type ISubscriptionMap, type MqttClient } from 'mqtt'
+import type { ISubscriptionMap, MqttClient } from 'mqtt'
 import type { Logger } from 'pino'
 import { Counter } from 'prom-client'
-import { limitIncoming } from './incoming.js'
+import { type ClientOptions, dropClient, openClient } from './client.js'
 import { takeOverQos2 } from './manual-ack.js'
 import { createPulse, LOOK_MS, type PulseProblem } from './pulse.js'
 import { createReconnects } from './reconnects.js'
 
-const KEEPALIVE_S = 15 // what the broker is promised; the pulse pings more often
-const CONNECT_TIMEOUT_MS = 10_000
+export type { Broker } from './client.js'
+
 const SUBSCRIBE_LOOKS = 20 // 10 s
 const RESUBSCRIBE_LOOKS = 10 // 5 s
 const STOP_MS = 2000
 const UNACCEPTABLE_PROTOCOL = [1, 0x84] // in a CONNACK of 3.1.1, and of 5
 const REFUSED = 0x80 // and above, in a SUBACK
-const MAX_PACKET_BYTES = 4 * 1024 * 1024 // what a broker of MQTT 5 is told: more than Kafka takes, or a link should carry
-const PACKET_OVERHEAD_BYTES = 128 * 1024 // a topic and some properties
 const DEFAULT_KEPT_BYTES = 256 * 1024
 const CANARY = 'canary'
 
@@ -46,14 +44,10 @@ const takeovers = new Counter({
   labelNames: ['connection'],
 })
 
-/** Where the broker is and what it is shown; certificates and keys are PEM text. */
-export type Broker = { url: string } & Pick<IClientOptions, 'username' | 'password' | 'ca' | 'cert' | 'key'>
-
-export type LinkOptions = {
+/** With a session, its subscriptions are to be granted at QoS 1. */
+export type LinkOptions = Pick<ClientOptions, 'broker' | 'clientId' | 'session'> & {
   /** Names the connection in logs, metrics and /health/ready. */
   name: string
-  broker: Broker
-  clientId: string
   topics: string[]
   /** A topic that nobody else uses, on which the connection proves that messages arrive. */
   canaryTopic: string
@@ -61,8 +55,6 @@ export type LinkOptions = {
   stallMs: number
   /** A payload is cut to this size before it is buffered. */
   keptBytes?: number
-  /** A persistent session with subscriptions at QoS 1; without one the session is clean. */
-  session?: { expirySeconds: number; receiveMaximum: number }
 }
 
 export type LinkEvents = {
@@ -107,7 +99,7 @@ export function createMqttLink(options: LinkOptions, events: LinkEvents, logger:
   let isSubscribed = false
   let hasSubscribed = false // on any connection
   let isSuspect = false // of being taken over: works, but may not for long
-  let unsubscribedLooks = 0
+  let unsubscribedLooks = 0 // since anything was delivered: a backlog may come before the SUBACK
   let received = 0 // messages on this connection
   let looker: NodeJS.Timeout | undefined
   let retry: NodeJS.Timeout | undefined
@@ -134,7 +126,7 @@ export function createMqttLink(options: LinkOptions, events: LinkEvents, logger:
     current.subscribe({ [canaryTopic]: { qos: 0, ...extra } } as ISubscriptionMap, (err) => {
       if (client !== current || !current.connected) return
       if (err) pulse.canaryRefused()
-      else pulse.subscribed()
+      else pulse.canarySubscribed()
     })
 
   const onSubscribed = (isWeak: boolean) => {
@@ -153,13 +145,14 @@ export function createMqttLink(options: LinkOptions, events: LinkEvents, logger:
     if (because) log.info({ because }, 'canary switched off: only silence shows that nothing arrives')
     const current = client
     if (!current?.connected) return
-    const { ping, canary, problem } = pulse.look(events.isHeld?.() ?? false)
+    const isHeld = events.isHeld?.() ?? false
+    const { ping, canary, problem } = pulse.look(isHeld)
     if (ping) current.sendPing()
     if (canary) current.publish(canaryTopic, CANARY, { qos: 0 }, () => {})
     if (problem) {
       stalls.inc({ connection: name })
       giveUp(current, PROBLEMS[problem])
-    } else if (!isSubscribed) {
+    } else if (!isSubscribed && !isHeld) {
       unsubscribedLooks++
       if (unsubscribedLooks === SUBSCRIBE_LOOKS) giveUp(current, condition.check() ?? 'subscription not acknowledged')
       else if (unsubscribedLooks % RESUBSCRIBE_LOOKS === 0) subscribe(current)
@@ -178,10 +171,9 @@ export function createMqttLink(options: LinkOptions, events: LinkEvents, logger:
 
   /** Forgets a client: what it still hands out is not listened to. */
   const retire = (current: MqttClient) => {
-    for (const event of ['message', 'packetreceive', 'packetsend'] as const) current.removeAllListeners(event)
+    client = undefined
+    dropClient(current)
     pulse.ended(false)
-    if (client === current) client = undefined
-    current.end(true)
     lost()
   }
 
@@ -214,53 +206,28 @@ export function createMqttLink(options: LinkOptions, events: LinkEvents, logger:
   }
 
   const open = () => {
-    const { url, ...credentials } = options.broker
-    const keptBytes = options.keptBytes ?? DEFAULT_KEPT_BYTES
-    const maximumPacketSize = Math.max(MAX_PACKET_BYTES, keptBytes + PACKET_OVERHEAD_BYTES)
-    const { expirySeconds: sessionExpiryInterval, receiveMaximum } = session ?? {}
-    const resumed = session ? { sessionExpiryInterval, receiveMaximum } : {}
-    const current = mqtt.connect(url, {
-      ...credentials,
-      clientId: options.clientId,
-      protocolVersion,
-      clean: !session,
-      ...(protocolVersion === 5 ? { properties: { maximumPacketSize, ...resumed } as object } : {}),
-      keepalive: KEEPALIVE_S,
-      timerVariant: { set: () => 0, clear: () => {} }, // the pulse pings: MQTT.js takes a slow message for silence
-      connectTimeout: CONNECT_TIMEOUT_MS,
-      reconnectPeriod: 0,
-      resubscribe: false,
-      queueQoSZero: false,
-      log: () => {}, // its debug lines cost the data path even while nobody reads them
-    })
+    const { broker, clientId, keptBytes = DEFAULT_KEPT_BYTES } = options
+    const current = openClient(
+      { broker, clientId, protocolVersion, keptBytes, session },
+      {
+        onBytes: pulse.onBytes,
+        onPublish(packet) {
+          received++
+          unsubscribedLooks = 0
+          pulse.onMessage(packet.topic === canaryTopic)
+          if (packet.qos === 2 && session) takeOverQos2(packet)
+        },
+        onConnect() {
+          connects.inc({ connection: name })
+          reconnects.connected()
+          subscribe(current)
+        },
+        onEnd: (problem, reasonCode) => client === current && onEnded(problem, reasonCode),
+      },
+    )
     client = current
     received = 0
-    const restoreSize = limitIncoming(current, { protocolVersion, keptBytes }, pulse.onBytes)
-    let problem: Error | undefined
-    let reasonCode: number | undefined
     events.attach(current)
-    current.on('packetreceive', (packet) => {
-      if (packet.cmd !== 'publish') return
-      received++
-      restoreSize(packet)
-      pulse.onMessage(packet.topic === canaryTopic)
-      if (packet.qos === 2 && session) takeOverQos2(packet)
-    })
-    current.on('connect', () => {
-      connects.inc({ connection: name })
-      reconnects.connected()
-      subscribe(current)
-    })
-    current.on('disconnect', (packet) => {
-      reasonCode = packet.reasonCode
-    })
-    current.on('error', (error) => {
-      problem ??= error
-      current.stream.destroy() // also where MQTT.js would stay: after what its parser cannot read
-    })
-    current.on('close', () => {
-      if (client === current) onEnded(problem, reasonCode)
-    })
   }
 
   return {

@@ -27,7 +27,7 @@ const answerPings = (pulse: Pulse) => (sent: { ping: boolean }) => sent.ping && 
 
 test('a healthy connection without messages is pinged every 5 s, and its canary flies at first and after each third', () => {
   const pulse = createPulse(30_000)
-  pulse.subscribed()
+  pulse.canarySubscribed()
   const seen = watch(pulse, 60_000, answerAll(pulse))
   expect(seen).toMatchObject({ pings: 12, problem: null })
   expect(seen.canaries).toBe(6)
@@ -35,7 +35,7 @@ test('a healthy connection without messages is pinged every 5 s, and its canary 
 
 test('a frozen broker is found within 10 s', () => {
   const pulse = createPulse(30_000)
-  pulse.subscribed()
+  pulse.canarySubscribed()
   watch(pulse, 20_000, answerAll(pulse))
   expect(watch(pulse, 60_000)).toMatchObject({ problem: 'silent' })
   expect(watch(createPulse(0), 60_000).atMs).toBe(10_000)
@@ -43,20 +43,20 @@ test('a frozen broker is found within 10 s', () => {
 
 test('bytes are life: a message that takes a minute to arrive is no silence', () => {
   const pulse = createPulse(0)
-  pulse.subscribed()
+  pulse.canarySubscribed()
   expect(watch(pulse, 60_000, () => pulse.onBytes()).problem).toBeNull()
 })
 
 test('what we hold back ourselves is no silence, and is pinged on', () => {
   const pulse = createPulse(30_000)
-  pulse.subscribed()
+  pulse.canarySubscribed()
   expect(watch(pulse, 60_000, () => {}, true)).toMatchObject({ problem: null, pings: 12, canaries: 0 })
   expect(watch(pulse, 60_000).atMs).toBe(10_000)
 })
 
 test('a broker that answers pings and delivers nothing is mute after the stall time, once its canary has come back', () => {
   const pulse = createPulse(30_000)
-  pulse.subscribed()
+  pulse.canarySubscribed()
   watch(pulse, 5000, answerAll(pulse))
   const seen = watch(pulse, 120_000, answerPings(pulse))
   expect(seen.problem).toBe('mute')
@@ -66,7 +66,7 @@ test('a broker that answers pings and delivers nothing is mute after the stall t
 
 test('messages of others keep it from being mute', () => {
   const pulse = createPulse(30_000)
-  pulse.subscribed()
+  pulse.canarySubscribed()
   watch(pulse, 5000, answerAll(pulse))
   const seen = watch(pulse, 120_000, (sent) => {
     answerPings(pulse)(sent)
@@ -77,7 +77,7 @@ test('messages of others keep it from being mute', () => {
 
 test('a canary that never comes back is off, and said once; the connection stays', () => {
   const pulse = createPulse(30_000)
-  pulse.subscribed()
+  pulse.canarySubscribed()
   expect(watch(pulse, 600_000, answerPings(pulse)).problem).toBeNull()
   expect(pulse.isCanaryOn).toBe(false)
   expect(pulse.takeCanaryOff()).toBe('it does not come back')
@@ -86,17 +86,17 @@ test('a canary that never comes back is off, and said once; the connection stays
 
 test('a broker that ends the connection at the canary: off after the first time, after the second where it had worked', () => {
   const untried = createPulse(30_000)
-  untried.subscribed()
+  untried.canarySubscribed()
   expect(untried.look(false).canary).toBe(true)
   untried.ended(true)
   expect(untried.takeCanaryOff()).toContain('ends the connection')
 
   const tried = createPulse(30_000)
-  tried.subscribed()
+  tried.canarySubscribed()
   watch(tried, 60_000, answerAll(tried))
   tried.ended(false)
   for (const isOn of [true, false]) {
-    tried.subscribed()
+    tried.canarySubscribed()
     tried.look(false)
     tried.ended(true)
     expect(tried.isCanaryOn).toBe(isOn)
@@ -109,7 +109,7 @@ test('a connection that ends by our own will, or long after the canary, is no ve
     [true, 5000],
   ] as const) {
     const pulse = createPulse(30_000)
-    pulse.subscribed()
+    pulse.canarySubscribed()
     watch(pulse, waitMs, answerPings(pulse))
     pulse.ended(byBroker)
     expect(pulse.isCanaryOn).toBe(true)
@@ -119,7 +119,7 @@ test('a connection that ends by our own will, or long after the canary, is no ve
 test('a refused subscription turns it off', () => {
   const pulse = createPulse(30_000)
   pulse.canaryRefused()
-  pulse.subscribed()
+  pulse.canarySubscribed()
   expect(watch(pulse, 60_000, answerPings(pulse)).canaries).toBe(0)
   expect(pulse.takeCanaryOff()).toContain('refuses')
 })

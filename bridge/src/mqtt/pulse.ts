@@ -12,8 +12,8 @@ const STRIKES = 2
 export type PulseProblem = 'silent' | 'mute'
 
 export type Pulse = {
-  /** The connection is subscribed: from now on messages are expected. */
-  subscribed(): void
+  /** From now on the canary can come back. */
+  canarySubscribed(): void
   /** Bytes arrived, of whatever kind. */
   onBytes(): void
   /** A message arrived; the canary is one too. */
@@ -41,7 +41,7 @@ export function createPulse(stallMs: number): Pulse {
   let offBecause: string | null = null
   let strikes = 0 // connections in a row that the broker ended at once when the canary was sent
   // of the connection under way:
-  let isSubscribed = false
+  let isCanarySubscribed = false
   let looks = 0
   let silentLooks = 0
   let quietLooks = 0
@@ -54,8 +54,8 @@ export function createPulse(stallMs: number): Pulse {
   }
 
   return {
-    subscribed() {
-      isSubscribed = true
+    canarySubscribed() {
+      isCanarySubscribed = true
       quietLooks = stallLooks // the first canary flies at once: whether it works is known early
     },
     onBytes() {
@@ -80,7 +80,7 @@ export function createPulse(stallMs: number): Pulse {
       quietLooks++
       const ping = looks % PING_LOOKS === 0
       if (silentLooks >= SILENT_LOOKS) return { ping, canary: false, problem: 'silent' }
-      if (!isCanaryOn || !isSubscribed) return { ping, canary: false, problem: null }
+      if (!isCanaryOn || !isCanarySubscribed) return { ping, canary: false, problem: null }
       if (canarySentLooks === null) {
         const canary = quietLooks >= canaryLooks
         if (canary) canarySentLooks = 0
@@ -94,7 +94,7 @@ export function createPulse(stallMs: number): Pulse {
     ended(byBroker) {
       if (byBroker && canarySentLooks !== null && canarySentLooks <= AT_ONCE_LOOKS) strikes++
       if (strikes >= (hasCanaryWorked ? STRIKES : 1)) switchOff('the broker ends the connection when it is sent')
-      isSubscribed = false
+      isCanarySubscribed = false
       looks = 0
       silentLooks = 0
       canarySentLooks = null

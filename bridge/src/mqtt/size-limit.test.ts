@@ -100,7 +100,7 @@ test.each([
       })
       expect(sizes).toEqual([])
     }),
-    { numRuns: 300 },
+    { numRuns: 80 },
   )
 })
 

@@ -12,7 +12,7 @@ import type { IPublishPacket } from 'mqtt'
 import type { Logger } from 'pino'
 import { Counter, Gauge } from 'prom-client'
 import { type AckWindow, createAckWindow, type Held, type Message } from '../ack-window.js'
-import { sentBytesOf } from './incoming.js'
+import { sentBytesOf } from './client.js'
 import { type Broker, createMqttLink } from './link.js'
 import { acknowledge, deferAcknowledgements, qosOf } from './manual-ack.js'
 
@@ -123,7 +123,7 @@ export function createMqttSource(
   }
 
   const receive = (packet: IPublishPacket, goOn: () => void) => {
-    const { topic, messageId = 0, dup, retain } = packet
+    const { topic, messageId = 0, dup } = packet
     const qos = qosOf(packet)
     const payload = ownBytes(packet)
     const known = qos > 0 ? window.reclaim(messageId, dup, topic, payload) : null
@@ -132,11 +132,17 @@ export function createMqttSource(
       if (known.isStored) settleSoon()
     } else {
       received.inc()
-      const message: Held = window.add(
-        { topic, payload, isRetained: retain, sentBytes: sentBytesOf(packet) },
-        messageId,
+      const message: Held = {
+        topic,
+        payload,
+        isRetained: packet.retain,
+        sentBytes: sentBytesOf(packet),
+        packetId: messageId,
         qos,
-      )
+        isStored: false,
+        isUnacknowledged: false,
+      }
+      window.add(message)
       accept(message, () => {
         window.stored(message)
         settleSoon()

@@ -150,9 +150,10 @@ test('a probe is due after five idle seconds, and soon while something fails', a
   }
 })
 
-test('news in another standstill, or of another kind, is another line', async () => {
-  const { acceptance, lines, standstills } = await accepting()
+test('news in another standstill, or of another kind later on, is another line', async () => {
+  const { acceptance, clock, lines, standstills } = await accepting()
   acceptance.probeFailed(new RefusedError("OOM command not allowed when used memory > 'maxmemory'."))
+  clock.nowMs += 10_000
   acceptance.probeFailed(readonly())
   acceptance.probed()
   expect(lines).toHaveLength(3)

@@ -2,11 +2,11 @@
 import { lastStateKey } from '@iot/shared/contract'
 
 /**
- * All keys of the consumer's own begin otherwise than a device's, so that no device id can name one of them.
- * The CRC16 of this prefix is 0 (`padk` makes it so): put before a key, it leaves the key in its Redis Cluster slot,
- * whatever braces the key holds.
+ * Begins otherwise than a device's keys, so that no device id can name a guard. Its CRC16 is 0 (`hgi` makes it so): put
+ * before a key, it leaves the key in its Redis Cluster slot, whatever braces the key holds. It is as short as that
+ * allows, for Redis hashes the whole key two times for each device and batch.
  */
-const GUARD = 'iot-consumer:guard:padk:'
+const GUARD = 'guardhgi:'
 
 /** Holds the position of what last_state shows; in the slot of the device's last_state key. */
 export const guardKey = (deviceId: string): string => GUARD + lastStateKey(deviceId)
@@ -19,6 +19,13 @@ export const FSYNC_KEY = 'iot-consumer:fsync'
 
 const padded = (value: string | number, digits: number) => String(value).padStart(digits, '0')
 
-/** `timestamp:partition:offset` of fixed width, so that string order is age order; the state script compares it. */
-export const positionOf = (timestamp: number, partition: number, offset: string): string =>
-  `${padded(timestamp, 16)}:${padded(partition, 6)}:${padded(offset, 16)}`
+const MAX_MICROSECONDS = Number.MAX_SAFE_INTEGER // in the year 2255
+
+/**
+ * `timestamp:partition:offset` of fixed width, so that string order is age order; the state script compares it. The
+ * timestamp is in microseconds.
+ */
+export const positionOf = (seconds: number, partition: number, offset: string): string => {
+  const microseconds = Math.min(Math.round(seconds * 1_000_000), MAX_MICROSECONDS)
+  return `${padded(microseconds, 16)}:${padded(partition, 6)}:${padded(offset, 16)}`
+}

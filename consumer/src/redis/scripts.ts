@@ -26,7 +26,7 @@ import { createHash } from 'node:crypto'
  * lower offset is a topic that was created again. Where last_state is kept the guard is too.
  */
 const STATE = `
-local result = {0, 0}
+local result, stale = {0, 0}, 0
 local position = '^(%d+):(%d+):(%d+)$'
 local function isStale(kept, reached)
   local keptTime, keptPartition, keptOffset = string.match(kept, position)
@@ -39,20 +39,20 @@ local function store(device, payload, timestamp, reached)
   local kept = redis.call('SET', guard, reached, 'GET')
   if kept and #kept == #reached and kept > reached and isStale(kept, reached) then
     redis.call('SET', guard, kept)
-    return 2
+    stale = stale + 1
+    return
   end
   redis.call('HSET', KEYS[2 * device - 1], 'payload', payload, 'timestamp', timestamp)
-  return 1
 end
 for device = 1, #KEYS / 2 do
-  local ok, count = pcall(store, device, ARGV[3 * device - 2], ARGV[3 * device - 1], ARGV[3 * device])
-  if ok then
-    result[count] = result[count] + 1
-  else
+  local ok, why = pcall(store, device, ARGV[3 * device - 2], ARGV[3 * device - 1], ARGV[3 * device])
+  if not ok then
     result[#result + 1] = device
-    result[#result + 1] = type(count) == 'table' and count.err or tostring(count)
+    result[#result + 1] = type(why) == 'table' and why.err or tostring(why)
   end
 end
+result[1] = (#KEYS - #result) / 2 + 1 - stale
+result[2] = stale
 return result
 `
 
@@ -73,14 +73,13 @@ end
 for device = 1, #KEYS do
   local last = at + 2 + 2 * tonumber(ARGV[at + 2])
   local ok, why = pcall(store, KEYS[device], ARGV[at], ARGV[at + 1], at + 3, last)
-  if ok then
-    result[1] = result[1] + 1
-  else
+  if not ok then
     result[#result + 1] = device
     result[#result + 1] = type(why) == 'table' and why.err or tostring(why)
   end
   at = last + 1
 end
+result[1] = #KEYS - #result / 2 + 1
 return result
 `
 

@@ -1,113 +1,104 @@
-// A cluster of three Kafka brokers struck under load: one at a time, two at once, one after the other, and leaders
-// moved by the operator.
-
+// A cluster of three Kafka brokers struck under load: one at a time, two at once, one after the other, and leaders and
+// replicas moved as an operator does.
 import type { Cluster } from '@iot/stack/cluster'
 import { kafkaTool } from '@iot/stack/kafka'
-import type { Server } from '@iot/stack/servers'
 import { eventually, type Platform } from '../platform.js'
-import { type Load, type Row, runCell } from './cell.js'
+import { ask } from '../topic-reader.js'
+import type { Cell } from './cell.js'
+import { componentsOf, KINDS, pause, strike } from './faults.js'
+import { inSync, ledAs, type PartitionState, partitionsOf } from './replicas.js'
 
-const DOWN_MS = 20_000 // longer than a broker may be silent before others lead: broker.session.timeout.ms, 9 s
-const TWO_DOWN_MS = 25_000
-const IN_SYNC_MS = 120_000
-
-const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
-
-/** Waits until every partition of the platform's topic has all its replicas in sync. */
-export async function inSync(platform: Platform, brokers: number): Promise<void> {
-  const admin = platform.kafka.admin()
-  await admin.connect()
-  try {
-    await eventually(
-      async () => {
-        const { topics } = await admin.fetchTopicMetadata({ topics: [platform.topic] })
-        return topics.every((topic) => topic.partitions.every(({ isr }) => isr.length === brokers))
-      },
-      'all replicas in sync',
-      IN_SYNC_MS,
-    )
-  } finally {
-    await admin.disconnect()
-  }
-}
-
-/** Ends brokers, leaves them away, starts them again and waits until they have caught up. */
-async function away(
-  platform: Platform,
-  cluster: Cluster,
-  brokers: Server[],
-  signal: 'SIGKILL' | 'SIGTERM',
-  ms: number,
-) {
-  await Promise.all(brokers.map((broker) => (signal === 'SIGKILL' ? broker.signal(signal) : broker.stop())))
-  await pause(ms)
-  await Promise.all(brokers.map((broker) => broker.start()))
-  await inSync(platform, cluster.brokers.length)
-}
-
-export async function killBroker(platform: Platform, cluster: Cluster, broker: Server): Promise<void> {
-  await away(platform, cluster, [broker], 'SIGKILL', DOWN_MS)
-}
+const AWAY_MS = 20_000 // longer than a broker may be silent before others lead: broker.session.timeout.ms, 9 s
+const TWO_AWAY_MS = 25_000
+const MOVED_MS = 60_000
+const SETTLED_MS = 3000
 
 /** Restarts each broker, the next when all have caught up. */
 export async function rollingRestart(platform: Platform, cluster: Cluster): Promise<void> {
-  for (const broker of cluster.brokers) await away(platform, cluster, [broker], 'SIGTERM', 0)
-}
-
-/** Moves every partition to other brokers, then every leader to the one that is preferred. */
-async function moveLeaders(platform: Platform, cluster: Cluster): Promise<void> {
-  const admin = platform.kafka.admin()
-  await admin.connect()
-  try {
-    const { topics } = await admin.fetchTopicMetadata({ topics: [platform.topic] })
-    const [{ partitions = [] } = {}] = topics
-    const partitionAssignment = partitions.map(({ partitionId, replicas }) => ({
-      partition: partitionId,
-      replicas: [...replicas.slice(1), ...replicas.slice(0, 1)],
-    }))
-    await admin.alterPartitionReassignments({ topics: [{ topic: platform.topic, partitionAssignment }] })
-    await inSync(platform, cluster.brokers.length)
-    const server = ['--bootstrap-server', `127.0.0.1:${cluster.kafka.port}`]
-    const election = ['--election-type', 'preferred', '--all-topic-partitions']
-    kafkaTool('org.apache.kafka.tools.LeaderElectionCommand', [...server, ...election])
-    await pause(5000)
-  } finally {
-    await admin.disconnect()
+  for (const broker of cluster.brokers) {
+    await broker.stop()
+    await broker.start()
+    await inSync(platform)
   }
 }
 
-export async function strikeBrokers(
-  platform: Platform,
-  cluster: Cluster,
-  load: Load,
-  say: (line: string) => void,
-): Promise<Row[]> {
-  const rows: Row[] = []
-  const cell = async (name: string, harm: () => Promise<unknown>) => {
-    const row = await runCell(platform, cluster, name, load, async () => {
-      await harm()
-      return []
-    })
-    rows.push(row)
-    say(JSON.stringify(row))
-  }
-  for (const [index, broker] of cluster.brokers.entries()) {
-    await cell(`broker-${index + 1}-SIGKILL`, () => killBroker(platform, cluster, broker))
-  }
-  for (const [index, broker] of cluster.brokers.entries()) {
-    await cell(`broker-${index + 1}-SIGSTOP`, async () => {
-      await broker.signal('SIGSTOP')
-      await pause(DOWN_MS)
-      await broker.signal('SIGCONT')
-      await inSync(platform, cluster.brokers.length)
-    })
-  }
-  for (const [index, broker] of cluster.brokers.entries()) {
-    await cell(`broker-${index + 1}-SIGTERM`, () => away(platform, cluster, [broker], 'SIGTERM', DOWN_MS))
-  }
-  await cell('two-brokers-SIGKILL', () => away(platform, cluster, cluster.brokers.slice(0, 2), 'SIGKILL', TWO_DOWN_MS))
-  await cell('rolling-restart', () => rollingRestart(platform, cluster))
-  await cell('rolling-restart-again', () => rollingRestart(platform, cluster))
-  await cell('leaders-moved', () => moveLeaders(platform, cluster))
-  return rows
+/** The cells of `npm run chaos` with three brokers; a further one is a name and what it does. */
+export function brokerCells(platform: Platform, cluster: Cluster): Cell[] {
+  const brokers = componentsOf(cluster).filter((component) => component.startsWith('broker-'))
+  const struck = KINDS.flatMap((kind) =>
+    brokers.map((component) => ({
+      name: `${component}-${kind}`,
+      harm: () => strike(platform, cluster, { component, kind }, { frozenMs: AWAY_MS, downMs: AWAY_MS }),
+    })),
+  )
+  return [
+    ...struck,
+    { name: 'two-brokers-SIGKILL', harm: () => killTwo(platform, cluster) },
+    { name: 'rolling-restart', harm: () => rollingRestart(platform, cluster) },
+    { name: 'rolling-restart-again', harm: () => rollingRestart(platform, cluster) },
+    { name: 'leader-election', harm: () => electPreferred(platform, cluster) },
+    { name: 'reassignment', harm: () => reassign(platform) },
+  ]
 }
+
+/** Fewer replicas than `min.insync.replicas` are left, and no quorum of controllers. */
+async function killTwo(platform: Platform, { brokers }: Cluster) {
+  const two = brokers.slice(0, 2)
+  await Promise.all(two.map((broker) => broker.signal('SIGKILL')))
+  await pause(TWO_AWAY_MS)
+  await Promise.all(two.map((broker) => broker.start()))
+  await inSync(platform)
+}
+
+const leadsByPreference = ({ leader, replicas }: PartitionState) => leader === replicas[0]
+
+/** Restarts a broker, so that it leads nothing, and gives back to it by Kafka's own tool what it should lead. */
+async function electPreferred(platform: Platform, cluster: Cluster) {
+  const { replicas: [preferred = 0] = [] } = (await partitionsOf(platform))[0] ?? {}
+  const broker = cluster.brokers[preferred - 1]
+  if (!broker) throw new Error('no broker is preferred')
+  await broker.stop()
+  await ledAs(platform, ({ leader }) => leader !== preferred && leader > 0, 'others lead')
+  await broker.start()
+  await inSync(platform)
+  const server = ['--bootstrap-server', `127.0.0.1:${cluster.kafka.port}`]
+  const election = ['--election-type', 'preferred', '--all-topic-partitions']
+  await kafkaTool('org.apache.kafka.tools.LeaderElectionCommand', [...server, ...election])
+  await ledAs(platform, leadsByPreference, 'the preferred ones lead')
+  await pause(SETTLED_MS)
+}
+
+/** Takes the leader's replica of every partition away, then gives it back as the last one. */
+async function reassign(platform: Platform) {
+  const before = await partitionsOf(platform)
+  const next = (move: (replicas: number[]) => number[]) =>
+    before.map(({ partition, replicas }) => ({ partition, replicas: move(replicas) }))
+  await assign(
+    platform,
+    next(([, ...others]) => others),
+  )
+  await assign(
+    platform,
+    next(([first = 0, ...others]) => [...others, first]),
+  )
+  await inSync(platform)
+  await pause(SETTLED_MS)
+}
+
+async function assign(platform: Platform, wanted: { partition: number; replicas: number[] }[]) {
+  const { kafka, topic } = platform
+  await ask(kafka, async (admin) => {
+    await admin.alterPartitionReassignments({ topics: [{ topic, partitionAssignment: wanted }] })
+    return true
+  })
+  const isDone = async () => {
+    const now = await partitionsOf(platform)
+    return wanted.every(({ partition, replicas }) => {
+      const found = now.find((state) => state.partition === partition)
+      return found && sorted(found.replicas) === sorted(replicas) && sorted(found.isr) === sorted(replicas)
+    })
+  }
+  await eventually(isDone, 'the replicas have moved', MOVED_MS)
+}
+
+const sorted = (ids: number[]) => [...ids].sort().join()

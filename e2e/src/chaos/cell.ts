@@ -5,52 +5,50 @@ import { historyKey, lastStateKey } from '@iot/shared/contract'
 import type { Cluster } from '@iot/stack/cluster'
 import { eventually, type Offsets, type Platform } from '../platform.js'
 import { type Counts, check, type Found, type Span } from './check.js'
+import { pause } from './faults.js'
 import { createFleet, type Fleet } from './fleet.js'
-
-export const COMPONENTS = ['bridge', 'consumer', 'kafka', 'redis', 'mosquitto'] as const
-export const KINDS = ['SIGKILL', 'SIGSTOP', 'SIGTERM'] as const
-export type Fault = { component: (typeof COMPONENTS)[number]; kind: (typeof KINDS)[number] }
+import { type Pauses, watchPauses } from './pauses.js'
 
 export type Load = { devices: number; ratePerSecond: number; beforeMs: number; afterMs: number }
-export type Row = Counts & {
-  fault: string
-  /** From the moment the repaired server answered until all was stored and committed. */
-  recovery_s: number
-  /** The longest time without a record that Kafka stored, and without a live update. */
-  ingest_pause_s: number
-  updates_pause_s: number
-  bridge_mb: number
-  consumer_mb: number
+export type Row = Counts &
+  Pauses & {
+    fault: string
+    /** From the moment the repaired server answered until all was stored and committed. */
+    recovery_s: number
+    bridge_mb: number
+    consumer_mb: number
+  }
+
+/** A row of a table: what is done under load, and how that load differs. */
+export type Cell = {
+  /** Also starts the ids of its devices: each cell has devices of its own. */
+  name: string
+  load?: Partial<Load>
+  /** What is done before the load begins. */
+  prepare?(): Promise<unknown>
+  /** Does harm and repairs it. @returns spans in which the MQTT broker lost what it had acknowledged */
+  harm(): Promise<Span[]> | Promise<void>
 }
 
-const DOWN_MS = 3000
 const DRAIN_MS = 60_000
 const SAMPLE_MS = 250
-/** What Mosquitto had not written to its file when it was killed; it writes every 5 s. */
-const BROKER_UNSAVED_MS = 10_000
 
-const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
-
-/** Does harm and repairs it; answers when the repaired one answers. A span is what a killed broker may have lost. */
-export async function strike(platform: Platform, cluster: Cluster, fault: Fault, frozenMs: number): Promise<Span[]> {
-  const { component, kind } = fault
-  const fromMs = Date.now() - BROKER_UNSAVED_MS
-  const isService = component === 'bridge' || component === 'consumer'
-  const target = isService ? platform[component] : cluster[component]
-  if (kind === 'SIGSTOP') {
-    await target.signal('SIGSTOP')
-    await pause(frozenMs)
-    await target.signal('SIGCONT')
-    return []
+/** Runs one cell after the other on the same services, and says each row as it comes. */
+export async function runCells(
+  platform: Platform,
+  cluster: Cluster,
+  cells: Cell[],
+  load: Load,
+  say: (line: string) => void,
+): Promise<Row[]> {
+  const rows: Row[] = []
+  for (const { name, load: different, prepare, harm } of cells) {
+    await prepare?.()
+    const row = await runCell(platform, cluster, name, { ...load, ...different }, harm)
+    rows.push(row)
+    say(JSON.stringify(row))
   }
-  if (kind === 'SIGKILL') await (isService ? platform[component].kill() : cluster[component].signal('SIGKILL'))
-  else {
-    const code = await target.stop()
-    if (isService && code !== 0) throw new Error(`${component} ended with ${code} after SIGTERM`)
-  }
-  await pause(DOWN_MS)
-  await target.start()
-  return component === 'mosquitto' && kind === 'SIGKILL' ? [{ fromMs, toMs: Date.now() }] : []
+  return rows
 }
 
 /** @param name starts the ids of its devices: each cell has devices of its own */
@@ -59,7 +57,7 @@ export async function runCell(
   cluster: Cluster,
   name: string,
   load: Load,
-  harm: () => Promise<Span[]>,
+  harm: Cell['harm'],
 ): Promise<Row> {
   const starts = await platform.ends()
   const letterStarts = await platform.ends(`${platform.topic}-dlq`)
@@ -71,63 +69,23 @@ export async function runCell(
     for (const service of ['bridge', 'consumer'] as const) {
       peak[service] = Math.max(peak[service], platform[service].rssMb())
     }
-    void publishedRecords(platform).then(ingest.saw)
   }, SAMPLE_MS)
-  const ingest = longestPause()
-  const updates = longestPause()
-  const listener = platform.redis.duplicate()
-  listener.on('error', () => {})
-  listener.on('pmessage', () => updates.saw(updates.last + 1))
-  await listener.psubscribe(`device-updates:${platform.id(`${name}-*`)}`)
+  const pauses = await watchPauses(platform, platform.id(`${name}-*`))
   try {
     await fleet.start()
     await pause(load.beforeMs)
-    ingest.start()
-    updates.start()
-    const forgiven = await harm()
+    pauses.start()
+    const forgiven = (await harm()) ?? []
     const repairedMs = performance.now()
     await pause(load.afterMs)
-    const pauses = { ingest_pause_s: ingest.seconds(), updates_pause_s: updates.seconds() }
+    const longest = pauses.result()
     await fleet.stop()
     const { counts, atMs } = await settled(platform, fleet, starts, letterStarts, forgiven)
     const recovery_s = Math.round((atMs - repairedMs) / 100) / 10
-    return { fault: name, ...counts, recovery_s, ...pauses, bridge_mb: peak.bridge, consumer_mb: peak.consumer }
+    return { fault: name, ...counts, recovery_s, ...longest, bridge_mb: peak.bridge, consumer_mb: peak.consumer }
   } finally {
     clearInterval(sampler)
-    listener.disconnect()
-  }
-}
-
-/** The longest time in which a number did not change. */
-function longestPause() {
-  let sinceMs = Number.POSITIVE_INFINITY
-  let longestMs = 0
-  const pauseOf = {
-    last: 0,
-    start() {
-      sinceMs = performance.now()
-    },
-    saw(value: number) {
-      if (Number.isNaN(value) || value === pauseOf.last) return
-      pauseOf.last = value
-      longestMs = Math.max(longestMs, performance.now() - sinceMs)
-      if (Number.isFinite(sinceMs)) sinceMs = performance.now()
-    },
-    seconds: () => Math.round(Math.max(longestMs, performance.now() - sinceMs) / 100) / 10,
-  }
-  return pauseOf
-}
-
-/** NaN while the bridge does not answer. */
-async function publishedRecords({ bridge, topic }: Platform): Promise<number> {
-  try {
-    return Number(
-      new RegExp(`^iot_kafka_published_records_total\\{topic="${topic}"\\} (\\d+)$`, 'm').exec(
-        await bridge.metrics(),
-      )?.[1],
-    )
-  } catch {
-    return Number.NaN
+    pauses.end()
   }
 }
 

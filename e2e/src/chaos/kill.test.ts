@@ -1,31 +1,17 @@
 // Each of the five processes killed under load: every reading that was acknowledged arrives, in order.
-import type { Cluster } from '@iot/stack/cluster'
-import { afterAll, beforeAll, expect, test } from 'vitest'
-import { createPlatform, type Platform } from '../platform.js'
-import { startServers } from '../servers.js'
-import { COMPONENTS, runCell, strike } from './cell.js'
+import { expect, test } from 'vitest'
+import { usePlatform } from '../fixture.js'
+import { runCell } from './cell.js'
+import { COMPONENTS, strike } from './faults.js'
 
 const LOAD = { devices: 20, ratePerSecond: 500, beforeMs: 2000, afterMs: 1000 }
 
-let cluster: Cluster
-let platform: Platform
-beforeAll(async () => {
-  cluster = await startServers()
-  platform = await createPlatform({
-    kafka: cluster.kafka.port,
-    redis: cluster.redis.port,
-    mqtt: cluster.mosquitto.port,
-  })
-  await platform.up()
-})
-afterAll(async () => {
-  await platform?.down()
-  await cluster?.stop()
-})
+const fixture = usePlatform({ servers: {} })
 
 test.each(COMPONENTS)('%s killed under load: nothing is missing, out of order or wrong', async (component) => {
+  const { platform, cluster } = fixture
   const row = await runCell(platform, cluster, `kill-${component}`, LOAD, () =>
-    strike(platform, cluster, { component, kind: 'SIGKILL' }, 0),
+    strike(platform, cluster, { component, kind: 'SIGKILL' }),
   )
   expect(row.sent).toBeGreaterThan(LOAD.ratePerSecond)
   expect(row).toMatchObject({

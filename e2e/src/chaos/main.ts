@@ -1,5 +1,5 @@
 // npm run chaos: every component killed, frozen and stopped under load, on real local servers, every reading counted.
-//   npm run chaos [-- --only bridge,kafka] [--devices 200] [--rate 2000] [--out docs]
+//   npm run chaos [-- --only bridge,kafka-SIGSTOP] [--devices 200] [--rate 2000] [--out docs]
 //   npm run chaos -- --random 15m --seed 7
 //   npm run chaos -- --outages       servers away for minutes, absent at the start, their disks full
 //   KAFKA_BROKER_COUNT=3 npm run chaos          three Kafka brokers: each struck in turn, two at once, restarted in turn
@@ -7,12 +7,15 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { startCluster } from '@iot/stack/cluster'
+import { brokerCount } from '@iot/stack/kafka'
 import { root } from '@iot/stack/prepare'
-import { createPlatform } from '../platform.js'
-import { inSync, strikeBrokers } from './brokers.js'
-import { COMPONENTS, type Fault, KINDS, type Row, runCell, strike } from './cell.js'
+import { createPlatform, portsOf } from '../platform.js'
+import { brokerCells } from './brokers.js'
+import { type Cell, type Row, runCells } from './cell.js'
 import type { Span } from './check.js'
+import { COMPONENTS, componentsOf, type Fault, KINDS, pause, strike } from './faults.js'
 import { outages, smallDisks, unmountDisks } from './outages.js'
+import { inSync } from './replicas.js'
 
 const FROZEN_MS = 20_000
 const RANDOM_GAP_MS = [10_000, 20_000] as const
@@ -38,29 +41,16 @@ const positive = (name: 'devices' | 'rate' | 'seed') => {
 }
 const load = { devices: positive('devices'), ratePerSecond: positive('rate'), beforeMs: 5000, afterMs: 3000 }
 const seed = positive('seed')
-const only = flags.only?.split(',')
-const unknown = only?.find((name) => !COMPONENTS.some((component) => component === name))
-if (unknown) {
-  say(`--only takes ${COMPONENTS.join(', ')}, not ${unknown}`)
-  process.exit(1)
-}
+const only = flags.only?.split(',') // the beginnings of rows' names
 const minutes = flags.random ? Number(/^(\d+)m$/.exec(flags.random)?.[1]) : 0
 if (Number.isNaN(minutes)) {
   say('--random must be a number of minutes such as 15m')
   process.exit(1)
 }
 
-const kafkaBrokers = Number(process.env.KAFKA_BROKER_COUNT || 1)
-if (kafkaBrokers !== 1 && kafkaBrokers !== 3) {
-  say('KAFKA_BROKER_COUNT must be 1 or 3')
-  process.exit(1)
-}
-const cluster = await startCluster({ kafkaBrokers, ...(flags.outages ? { dir: smallDisks() } : {}) })
-const platform = await createPlatform({
-  kafka: cluster.brokers.map(({ port }) => port),
-  redis: cluster.redis.port,
-  mqtt: cluster.mosquitto.port,
-})
+const kafkaBrokers = brokers()
+const cluster = await startCluster({ kafkaBrokers, ...(flags.outages ? { dir: smallDisks(kafkaBrokers) } : {}) })
+const platform = await createPlatform(portsOf(cluster))
 const stop = async (code: number) => {
   await platform.down()
   await cluster.stop()
@@ -71,7 +61,10 @@ process.once('SIGINT', () => void stop(1))
 
 try {
   await platform.up()
-  const rows = await run()
+  if (kafkaBrokers > 1) await inSync(platform)
+  const chosen = cells().filter(({ name }) => !only || only.some((beginning) => name.startsWith(beginning)))
+  if (chosen.length === 0) throw new Error(`--only ${flags.only} chooses none of ${cells().map(({ name }) => name)}`)
+  const rows = await runCells(platform, cluster, chosen, load, say)
   report(rows)
   const bad = rows.filter(
     (row) => row.missing + row.out_of_order + row.foreign + row.missing_in_history + row.wrong_last_state,
@@ -83,51 +76,50 @@ try {
   await stop(1)
 }
 
-async function run(): Promise<Row[]> {
-  if (minutes > 0) return [await random(minutes)]
-  if (flags.outages) return outages(platform, cluster, load, say)
-  if (kafkaBrokers === 1) return matrix()
-  await inSync(platform, kafkaBrokers)
-  return strikeBrokers(platform, cluster, load, say)
+function cells(): Cell[] {
+  if (minutes > 0) return [{ name: `random-${seed}`, harm: () => random(minutes) }]
+  if (flags.outages) return outages(platform, cluster)
+  return kafkaBrokers === 1 ? matrix() : brokerCells(platform, cluster)
 }
 
-async function matrix(): Promise<Row[]> {
-  const rows: Row[] = []
-  for (const kind of KINDS) {
-    for (const component of COMPONENTS) {
-      if (only && !only.includes(component)) continue
-      const row = await runCell(platform, cluster, `${component}-${kind}`, load, () =>
-        strike(platform, cluster, { component, kind }, FROZEN_MS),
-      )
-      rows.push(row)
-      say(JSON.stringify(row))
-    }
-  }
-  return rows
-}
+const matrix = (): Cell[] =>
+  KINDS.flatMap((kind) =>
+    COMPONENTS.map((component) => ({
+      name: `${component}-${kind}`,
+      harm: () => strike(platform, cluster, { component, kind }, { frozenMs: FROZEN_MS }),
+    })),
+  )
 
 /** Faults drawn by the seed, one every 10 to 20 s, now and then two at once, under one continuous load. */
-async function random(duration: number): Promise<Row> {
+async function random(duration: number): Promise<Span[]> {
   const draw = generator(seed)
   const pick = <T>(list: readonly T[]): T => list[Math.floor(draw() * list.length)] as T
+  const components = componentsOf(cluster)
   const startedMs = performance.now()
-  return runCell(platform, cluster, `random-${seed}`, load, async () => {
-    const forgiven: Span[] = []
-    while (performance.now() - startedMs < duration * 60_000) {
-      const first: Fault = { component: pick(COMPONENTS), kind: pick(KINDS) }
-      const others = COMPONENTS.filter((component) => component !== first.component)
-      const second: Fault = { component: pick(others), kind: pick(KINDS) }
-      const faults = draw() < TWO_AT_ONCE ? [first, second] : [first]
-      const frozenMs = 5000 + draw() * 15_000
-      const gapMs = RANDOM_GAP_MS[0] + draw() * (RANDOM_GAP_MS[1] - RANDOM_GAP_MS[0])
-      const minute = ((performance.now() - startedMs) / 60_000).toFixed(1)
-      say(`${minute} min: ${faults.map(({ component, kind }) => `${component} ${kind}`).join(' and ')}`)
-      const spans = await Promise.all(faults.map((fault) => strike(platform, cluster, fault, frozenMs)))
-      forgiven.push(...spans.flat())
-      await new Promise((resolve) => setTimeout(resolve, gapMs))
-    }
-    return forgiven
-  })
+  const forgiven: Span[] = []
+  while (performance.now() - startedMs < duration * 60_000) {
+    const first: Fault = { component: pick(components), kind: pick(KINDS) }
+    const others = components.filter((component) => component !== first.component)
+    const second: Fault = { component: pick(others), kind: pick(KINDS) }
+    const faults = draw() < TWO_AT_ONCE ? [first, second] : [first]
+    const frozenMs = 5000 + draw() * 15_000
+    const gapMs = RANDOM_GAP_MS[0] + draw() * (RANDOM_GAP_MS[1] - RANDOM_GAP_MS[0])
+    const minute = ((performance.now() - startedMs) / 60_000).toFixed(1)
+    say(`${minute} min: ${faults.map(({ component, kind }) => `${component} ${kind}`).join(' and ')}`)
+    const spans = await Promise.all(faults.map((fault) => strike(platform, cluster, fault, { frozenMs })))
+    forgiven.push(...spans.flat())
+    await pause(gapMs)
+  }
+  return forgiven
+}
+
+function brokers(): number {
+  try {
+    return brokerCount(process.env)
+  } catch (error) {
+    say((error as Error).message)
+    return process.exit(1)
+  }
 }
 
 /** Numbers from 0 to 1, the same ones for the same seed (mulberry32, public domain). */

@@ -4,23 +4,24 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Cluster } from '@iot/stack/cluster'
 import { root } from '@iot/stack/prepare'
+import type { Server } from '@iot/stack/process'
 import { eventually, type Platform } from '../platform.js'
-import { type Load, type Row, runCell } from './cell.js'
+import type { Cell } from './cell.js'
+import { pause } from './faults.js'
 
 const AWAY_MS = 180_000
 const ABSENT_MS = 60_000
 const DISK_FULL_MS = 60_000
 const DISK_MB = 600 // each of Kafka's and Redis's, in memory
 
-const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 const parent = join(root, '.local', 'test')
 const mounted: string[] = []
 
-/** A folder in which Kafka's and Redis's data are on small disks of their own (tmpfs; needs root). */
-export function smallDisks(): string {
+/** A folder in which a Kafka broker's and Redis's data are on small disks of their own (tmpfs; needs root). */
+export function smallDisks(kafkaBrokers: number): string {
   mkdirSync(parent, { recursive: true })
   const dir = mkdtempSync(join(parent, 'disks-'))
-  for (const name of ['kafka', 'redis']) {
+  for (const name of [kafkaBrokers === 1 ? 'kafka' : 'kafka-1', 'redis']) {
     const at = join(dir, name)
     mkdirSync(at)
     execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${DISK_MB}m`, 'tmpfs', at])
@@ -48,55 +49,51 @@ function fill(at: string | undefined): () => void {
   return () => rmSync(file)
 }
 
-export async function outages(
-  platform: Platform,
-  cluster: Cluster,
-  load: Load,
-  say: (line: string) => void,
-): Promise<Row[]> {
-  const { bridge, consumer } = platform
-  const { kafka, mosquitto } = cluster
-  const rows: Row[] = []
-  const cell = async (name: string, harm: () => Promise<unknown>, own: Partial<Load> = {}) => {
-    const row = await runCell(platform, cluster, name, { ...load, ...own }, async () => {
-      await harm()
-      return []
-    })
-    rows.push(row)
-    say(JSON.stringify(row))
-  }
-
-  for (const server of [kafka, cluster.redis]) {
-    await cell(`${server.name} away ${AWAY_MS / 1000} s`, async () => {
+/** Needs the disks of `smallDisks`. */
+export function outages({ bridge, consumer }: Platform, { kafka, brokers, redis, mosquitto }: Cluster): Cell[] {
+  const servers = [kafka, redis, mosquitto]
+  const away = (server: Server): Cell => ({
+    name: `${server.name} away ${AWAY_MS / 1000} s`,
+    async harm() {
       await server.stop()
       await pause(AWAY_MS)
       await server.start()
-    })
-  }
-
-  await cell(`Redis's disk full ${DISK_FULL_MS / 1000} s`, async () => {
-    const empty = fill(mounted[1])
-    await eventually(() => consumer.log().includes('MISCONF'), 'the consumer meets the full disk', DISK_FULL_MS)
-    await pause(DISK_FULL_MS)
-    empty()
+    },
   })
-
-  await cell(`Kafka's disk full ${DISK_FULL_MS / 1000} s`, async () => {
-    const empty = fill(mounted[0])
-    await pause(DISK_FULL_MS)
-    empty()
-    await kafka.stop() // it has given up its log directory, and comes back only with a new process
-    await kafka.start()
-  })
-
-  await Promise.all([bridge.stop(), consumer.stop()])
-  const servers = [kafka, cluster.redis, mosquitto]
-  await Promise.all(servers.map((server) => server.stop()))
-  await Promise.all([bridge.start(), consumer.start()])
-  await pause(ABSENT_MS)
-  await Promise.all(servers.map((server) => server.start()))
-  await cell(`all servers absent for the first ${ABSENT_MS / 1000} s`, () =>
-    Promise.all([bridge.ready(60_000), consumer.ready(60_000)]),
-  )
-  return rows
+  return [
+    away(kafka),
+    away(redis),
+    {
+      name: `Redis's disk full ${DISK_FULL_MS / 1000} s`,
+      async harm() {
+        const empty = fill(mounted[1])
+        await eventually(() => consumer.log().includes('MISCONF'), 'the consumer meets the full disk', DISK_FULL_MS)
+        await pause(DISK_FULL_MS)
+        empty()
+      },
+    },
+    {
+      name: `${brokers[0]?.name}'s disk full ${DISK_FULL_MS / 1000} s`,
+      async harm() {
+        const empty = fill(mounted[0])
+        await pause(DISK_FULL_MS)
+        empty()
+        await brokers[0]?.stop() // it has given up its log directory, and comes back only with a new process
+        await brokers[0]?.start()
+      },
+    },
+    {
+      name: `all servers absent for the first ${ABSENT_MS / 1000} s`,
+      async prepare() {
+        await Promise.all([bridge.stop(), consumer.stop()])
+        await Promise.all(servers.map((server) => server.stop()))
+        await Promise.all([bridge.start(), consumer.start()])
+        await pause(ABSENT_MS)
+        await Promise.all(servers.map((server) => server.start()))
+      },
+      async harm() {
+        await Promise.all([bridge.ready(60_000), consumer.ready(60_000)])
+      },
+    },
+  ]
 }

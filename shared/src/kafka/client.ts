@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module'
 import kafkajs, { type ICustomPartitioner, type KafkaConfig, logLevel, type SASLOptions } from 'kafkajs'
 import type { Logger } from 'pino'
-import type { CommonConfig } from '../config.js'
+import type { CommonConfig } from '../common-config.js'
 import { partitionOf } from './partitioner.js'
 
 export type KafkaClient = InstanceType<typeof kafkajs.Kafka>

@@ -1,0 +1,54 @@
+import { encodeMessage } from '@iot/shared/contract'
+import { expect, test } from 'vitest'
+import { planBatch } from '../batch.js'
+import { planCalls } from './calls.js'
+import { guardKey, positionOf } from './keys.js'
+
+const NOW_S = 1_700_000_000
+const RETENTION_S = 600
+
+const devices = (...messages: [id: string, timestamp: number][]) =>
+  planBatch(
+    messages.map(([id, timestamp], offset) => ({
+      key: Buffer.from(id),
+      value: Buffer.from(encodeMessage(id, String(offset), String(timestamp))),
+      offset: String(offset),
+    })),
+    'iot-data/0',
+  ).devices
+
+test('what each script is called with', () => {
+  const calls = planCalls(devices(['a', NOW_S], ['b', NOW_S], ['a', NOW_S - 5]), 7, RETENTION_S, NOW_S)
+  expect(calls).toHaveLength(1)
+  expect(calls[0]?.state).toEqual({
+    keys: ['device:last_state:a', guardKey('a'), 'device:last_state:b', guardKey('b')],
+    args: ['2', `${NOW_S - 5}`, positionOf(NOW_S - 5, 7, '2'), '1', `${NOW_S}`, positionOf(NOW_S, 7, '1')],
+  })
+  const text = (id: string, payload: string, timestamp: number) => encodeMessage(id, payload, String(timestamp))
+  expect(calls[0]?.history).toEqual({
+    keys: ['device:history:a', 'device:history:b'],
+    args: [
+      ...[RETENTION_S, `(${NOW_S - RETENTION_S}`, 'device-updates:a', 2],
+      ...[`${NOW_S}`, text('a', '0', NOW_S), `${NOW_S - 5}`, text('a', '2', NOW_S - 5)],
+      ...[`(${NOW_S - RETENTION_S}`, 'device-updates:b', 1, `${NOW_S}`, text('b', '1', NOW_S)],
+    ],
+  })
+})
+
+test('a clock that is ahead trims no further than the latest message allows', () => {
+  const [call] = planCalls(devices(['a', NOW_S], ['a', NOW_S - 60]), 0, RETENTION_S, NOW_S + 86_400)
+  expect(call?.history.args[1]).toBe(`(${NOW_S - RETENTION_S}`)
+})
+
+test('a call takes devices until it has a hundred messages; a device is never divided', () => {
+  const many = Array.from({ length: 250 }, (_, index): [string, number] => [`d${index}`, NOW_S])
+  const big = Array.from({ length: 300 }, (): [string, number] => ['big', NOW_S])
+  const sizes = (calls: ReturnType<typeof planCalls>) => calls.map(({ devices }) => devices.length)
+  expect(sizes(planCalls(devices(...many), 0, RETENTION_S, NOW_S))).toEqual([100, 100, 50])
+  expect(sizes(planCalls(devices(['x', NOW_S], ...big, ['y', NOW_S]), 0, RETENTION_S, NOW_S))).toEqual([2, 1])
+})
+
+test('a device without a message is a bug, not an empty state', () => {
+  const empty = { deviceId: 'a', messages: [], records: [] }
+  expect(() => planCalls([empty], 0, RETENTION_S, NOW_S)).toThrow('without a message')
+})

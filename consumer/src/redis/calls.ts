@@ -1,0 +1,46 @@
+// From the work of a batch to the calls of the two scripts. Pure but for the clock that it is handed.
+import { historyKey, lastStateKey, updatesChannel } from '@iot/shared/contract'
+import { type DeviceWork, newestOf } from '../batch.js'
+import { guardKey, positionOf } from './keys.js'
+
+const CALL_MESSAGES = 100 // a call with so many is full: Redis serves nobody else while it runs, about 1 ms
+
+type Arguments = (string | number)[]
+
+/** Some devices, with the keys and arguments that each script is called with for them (see `scripts.ts`). */
+export type Call = {
+  devices: DeviceWork[]
+  state: { keys: string[]; args: Arguments }
+  history: { keys: string[]; args: Arguments }
+}
+
+/** @param nowS Unix time in seconds */
+export function planCalls(devices: DeviceWork[], partition: number, retentionSeconds: number, nowS: number): Call[] {
+  const calls: Call[] = []
+  let call: Call | undefined
+  let messages = 0
+  for (const work of devices) {
+    if (!call || messages >= CALL_MESSAGES) {
+      call = { devices: [], state: { keys: [], args: [] }, history: { keys: [], args: [retentionSeconds] } }
+      calls.push(call)
+      messages = 0
+    }
+    add(call, work, partition, retentionSeconds, nowS)
+    messages += work.messages.length
+  }
+  return calls
+}
+
+function add({ devices, state, history }: Call, work: DeviceWork, partition: number, retention: number, nowS: number) {
+  const { deviceId, messages } = work
+  const { message, offset } = newestOf(work)
+  devices.push(work)
+  state.keys.push(lastStateKey(deviceId), guardKey(deviceId))
+  state.args.push(message.payload, message.timestamp, positionOf(message.seconds, partition, offset))
+  let latest = 0
+  for (const { seconds } of messages) latest = Math.max(latest, seconds)
+  history.keys.push(historyKey(deviceId))
+  // never later than the latest message's retention allows: a clock that jumped ahead empties no history
+  history.args.push(`(${Math.min(nowS, latest) - retention}`, updatesChannel(deviceId), messages.length)
+  for (const { timestamp, text } of messages) history.args.push(timestamp, text)
+}
