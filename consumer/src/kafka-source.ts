@@ -264,6 +264,7 @@ export function createKafkaSource(parts: KafkaSourceParts, options: KafkaSourceO
       clearInterval(assessing)
       watch.stop()
       await drain(leftMs(DRAIN_SHARE))
+      await lanes.hold(leftMs(0.3))
       if (lanes.waiting > 0)
         logger.warn({ waiting: lanes.waiting }, 'stopped with records that are not stored: Kafka keeps them')
       lanes.close()
