@@ -3,10 +3,9 @@
 // answered a ping, and what was not acknowledged in time is taken out of MQTT.js's queue with its connection.
 import { isDeviceId } from '@iot/shared/contract'
 import { describe } from '@iot/shared/errors'
-import { type IDisconnectPacket, type MqttClient, ReasonCodes } from 'mqtt'
 import type { Logger } from 'pino'
 import { Counter } from 'prom-client'
-import { type Broker, createMqttLink } from './mqtt/link.js'
+import { type Broker, createMqttLink, type IDisconnectPacket, type MqttClient, ReasonCodes } from './mqtt/link.js'
 import { parseTopic } from './topics.js'
 
 const NO_MATCHING_SUBSCRIBERS = 0x10 // in a PUBACK of MQTT 5 (3.4.2.1)

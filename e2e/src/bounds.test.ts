@@ -7,6 +7,7 @@ import { afterAll, beforeAll, beforeEach, expect, inject, test } from 'vitest'
 import { createPlatform, eventually, type Platform } from './platform.js'
 
 const LIMIT_MB = 512
+const TEST_MS = 180_000
 const HOME = 'content-type: application/json\r\nHost: localhost\r\n'
 
 let platform: Platform
@@ -45,39 +46,47 @@ const open = async (text: string): Promise<Socket> => {
   return socket
 }
 
-test.runIf(process.platform === 'linux')('replies that nobody could read', async () => {
-  const { prefix, bridge } = platform
-  const commands = `${prefix}/dev/commands`
-  const filler = JSON.stringify(Array.from({ length: 80_000 }, () => [])) // 240 KB that take 20 times as much parsed
-  const reply = (_topic: string, payload: Buffer) => {
-    const { command_id } = JSON.parse(String(payload))
-    const text = (result: string) => `{"command_id":"${command_id}","status":"succeeded","result":${result}}`
-    stranger.publish(`${commands}/ack`, text(filler), { qos: 1 })
-    stranger.publish(`${commands}/ack`, text(`{"n":1.10,"deep":${'['.repeat(8000)}${']'.repeat(8000)}}`), { qos: 1 })
-  }
-  stranger.on('message', reply)
-  await stranger.subscribeAsync(commands, { qos: 1 })
-  for (let round = 0; round < 200; round++) {
-    const answer = await command('{"command":"x"}', '?wait=60s')
-    expect(answer.status).toBe(200)
-    expect(await answer.text()).toContain('"result":{"n":1.10,"deep":[[')
-  }
-  stranger.off('message', reply)
-  await stranger.unsubscribeAsync(commands)
-  expect(await bridge.metrics()).toContain('iot_command_replies_total{outcome="too_large"} 200')
-  expect(peakMb()).toBeLessThan(LIMIT_MB)
-})
+test.runIf(process.platform === 'linux')(
+  'replies that nobody could read',
+  async () => {
+    const { prefix, bridge } = platform
+    const commands = `${prefix}/dev/commands`
+    const filler = JSON.stringify(Array.from({ length: 80_000 }, () => [])) // 240 KB that take 20 times as much parsed
+    const reply = (_topic: string, payload: Buffer) => {
+      const { command_id } = JSON.parse(String(payload))
+      const text = (result: string) => `{"command_id":"${command_id}","status":"succeeded","result":${result}}`
+      stranger.publish(`${commands}/ack`, text(filler), { qos: 1 })
+      stranger.publish(`${commands}/ack`, text(`{"n":1.10,"deep":${'['.repeat(8000)}${']'.repeat(8000)}}`), { qos: 1 })
+    }
+    stranger.on('message', reply)
+    await stranger.subscribeAsync(commands, { qos: 1 })
+    for (let round = 0; round < 200; round++) {
+      const answer = await command('{"command":"x"}', '?wait=60s')
+      expect(answer.status).toBe(200)
+      expect(await answer.text()).toContain('"result":{"n":1.10,"deep":[[')
+    }
+    stranger.off('message', reply)
+    await stranger.unsubscribeAsync(commands)
+    expect(await bridge.metrics()).toContain('iot_command_replies_total{outcome="too_large"} 200')
+    expect(peakMb()).toBeLessThan(LIMIT_MB)
+  },
+  TEST_MS,
+)
 
-test.runIf(process.platform === 'linux')('bodies behind an Idempotency-Key', async () => {
-  for (let round = 0; round < 50; round++) {
-    const batch = Array.from({ length: 20 }, (_, index) => {
-      const body = `{"command":"x","pad":"${String(round * 20 + index).padEnd(250_000, 'a')}"}`
-      return command(body, '', { 'idempotency-key': `key-${round}-${index}` })
-    })
-    expect((await Promise.all(batch)).map(({ status }) => status)).toEqual(Array(20).fill(202))
-  }
-  expect(peakMb()).toBeLessThan(LIMIT_MB)
-})
+test.runIf(process.platform === 'linux')(
+  'bodies behind an Idempotency-Key',
+  async () => {
+    for (let round = 0; round < 50; round++) {
+      const batch = Array.from({ length: 20 }, (_, index) => {
+        const body = `{"command":"x","pad":"${String(round * 20 + index).padEnd(250_000, 'a')}"}`
+        return command(body, '', { 'idempotency-key': `key-${round}-${index}` })
+      })
+      expect((await Promise.all(batch)).map(({ status }) => status)).toEqual(Array(20).fill(202))
+    }
+    expect(peakMb()).toBeLessThan(LIMIT_MB)
+  },
+  TEST_MS,
+)
 
 test.runIf(process.platform === 'linux')(
   'calls that wait, and half a request: refused in time, and no hindrance to a stop',
@@ -112,6 +121,7 @@ test.runIf(process.platform === 'linux')(
     expect(bridge.log()).not.toContain('did not stop cleanly')
     await stranger.unsubscribeAsync(`${platform.prefix}/dev/commands`)
   },
+  TEST_MS,
 )
 
 test.runIf(process.platform === 'linux')(
@@ -142,5 +152,5 @@ test.runIf(process.platform === 'linux')(
     expect(peakMb()).toBeLessThan(LIMIT_MB)
     expect(await bridge.stop()).toBe(0)
   },
-  180_000,
+  TEST_MS,
 )

@@ -135,7 +135,7 @@ test.each([
   const { command, records } = await build()
   const waits = Array.from({ length: 1001 }, () => command('{"command":"x"}', query, headers))
   const refused = await Promise.race(waits)
-  expect(refused.json()).toMatchObject({ statusCode: 503, code: 'BUSY' })
+  expect(refused.json()).toMatchObject({ statusCode: 503, code: 'TOO_MANY_WAITING' })
   expect((await command('{"command":"x"}')).statusCode).toBe(202) // others go on
   records.stop()
   expect((await Promise.all(waits)).filter(({ statusCode }) => statusCode === 202)).toHaveLength(1000)

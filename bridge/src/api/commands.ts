@@ -78,8 +78,8 @@ function refusalOf(outcome: Exclude<CommandOutcome, { result: 'acknowledged' }>)
 }
 
 /** How many calls of a kind may be under way at once; each holds its request for as long as it takes. */
-function createSlots(count: number, what: string) {
-  const problem = new Problem(503, 'BUSY', `${count} calls ${what} already; nothing was sent`)
+function createSlots(count: number, code: string, what: string) {
+  const problem = new Problem(503, code, `${count} calls ${what} already; nothing was sent`)
   let taken = 0
   return async <T>(run: () => Promise<T>): Promise<T> => {
     if (taken >= count) throw problem
@@ -102,8 +102,8 @@ export const commandCalls =
     const app = untyped.withTypeProvider<ZodTypeProvider>()
     const { presence, records, send, defaultTtlMs } = options
     const once = createOnce()
-    const whileSending = createSlots(MAX_SENDING, 'wait for the broker')
-    const whileWaiting = createSlots(MAX_WAITING, 'wait for devices')
+    const whileSending = createSlots(MAX_SENDING, 'BUSY', 'wait for the broker')
+    const whileWaiting = createSlots(MAX_WAITING, 'TOO_MANY_WAITING', 'wait for devices')
     app.addHook('preClose', async () => records.stop())
 
     const deliver = async (deviceId: string, text: string, ttlMs: number, waitMs?: number): Promise<Answer> => {
@@ -153,7 +153,6 @@ export const commandCalls =
         config: {
           invalid: {
             params: invalidDevice,
-            querystring: { code: 'INVALID_QUERY' },
             body: {
               code: 'INVALID_COMMAND',
               message: 'The body must be a JSON object with a non-empty string "command"',
@@ -189,7 +188,6 @@ export const commandCalls =
           params: z.object({ commandId: z.string().min(1).max(200) }),
           response: { 200: recordSchema, ...errors(400, 404) },
         },
-        config: { invalid: { params: { code: 'INVALID_ID' } } },
       },
       async ({ params }, reply) => {
         const record = records.get(params.commandId)

@@ -11,6 +11,7 @@ import { takeOverQos2 } from './manual-ack.js'
 import { createPulse, LOOK_MS, type PulseProblem } from './pulse.js'
 import { createReconnects } from './reconnects.js'
 
+export { type IDisconnectPacket, type MqttClient, ReasonCodes } from 'mqtt'
 export type { Broker } from './client.js'
 
 const SUBSCRIBE_LOOKS = 20 // 10 s

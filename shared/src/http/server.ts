@@ -30,6 +30,12 @@ const BODY_BYTES = 256 * 1024
 const REQUEST_MS = 30_000 // to send a request
 const STALL_MS = 90_000 // a response of which nothing is taken for so long; longer than a call may take
 const MONITORING_PER_SECOND = 100 // for each client
+const INVALID: Record<string, string> = {
+  params: 'INVALID_ID',
+  querystring: 'INVALID_QUERY',
+  headers: 'INVALID_HEADER',
+  body: 'INVALID_BODY',
+}
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE']
 
 declare module 'fastify' {
@@ -153,8 +159,7 @@ function answerErrors(app: FastifyInstance, logger: Logger): void {
     }
     const part = error.validationContext ?? 'request'
     const { code, message } = request.routeOptions.config.invalid?.[part] ?? {}
-    const general = error.validationContext ? `INVALID_${part.toUpperCase()}` : error.code
-    return answer(new Problem(statusCode, code ?? general, message ?? error.message))
+    return answer(new Problem(statusCode, code ?? INVALID[part] ?? error.code, message ?? error.message))
   })
 }
 

@@ -5,6 +5,7 @@ import type { Logger } from 'pino'
 import type { CommonConfig } from '../common-config.js'
 import { partitionOf } from './partitioner.js'
 
+export type { KafkaMessage } from 'kafkajs'
 export type KafkaClient = InstanceType<typeof kafkajs.Kafka>
 
 const require = createRequire(import.meta.url)
