@@ -84,7 +84,9 @@ export function createLane(options: LaneOptions, { write, onWritten, onFailed }:
     return { batch: records.slice(0, count), batchBytes }
   }
 
-  /** Whether the batch was stored before its generation, or the lane's readiness to try again, ended. */
+  const isOver = (from: number) => generation !== from || state === 'held' || state === 'closed'
+
+  /** Whether the batch was stored, and still counts: not when its generation or the lane ended meanwhile. */
   const writeUntilStored = async (batch: SourceRecord[], from: number): Promise<boolean> => {
     for (let attempt = 0; ; attempt++) {
       isWriting = true
@@ -93,34 +95,34 @@ export function createLane(options: LaneOptions, { write, onWritten, onFailed }:
         return generation === from && state !== 'closed'
       } catch (error) {
         onFailed(error)
-      } finally {
-        isWriting = false
-        changed.wake()
       }
+      isWriting = false
+      changed.wake()
       if (isOver(from)) return false
       await changed.wait(retryMs(attempt))
       if (isOver(from)) return false
     }
   }
-  const isOver = (from: number) => generation !== from || state === 'held' || state === 'closed'
 
-  const run = async () => {
-    for (;;) {
-      if (state === 'closed') return
-      const ms = waitMs()
-      if (ms > 0) {
-        await changed.wait(ms)
-        continue
-      }
-      const from = generation
-      const startedMs = nowMs()
-      const { batch, batchBytes } = take()
-      if (!(await writeUntilStored(batch, from))) continue
+  const writeBatch = async () => {
+    const from = generation
+    const startedMs = nowMs()
+    const { batch, batchBytes } = take()
+    if (await writeUntilStored(batch, from)) {
       records = records.slice(batch.length)
       arrivedMs = arrivedMs.slice(batch.length)
       bytes -= batchBytes
       onWritten(batch, from, nowMs() - startedMs)
-      changed.wake()
+    }
+    isWriting = false // not before it was told: whoever waits for it commits then
+    changed.wake()
+  }
+
+  const run = async () => {
+    while (state !== 'closed') {
+      const ms = waitMs()
+      if (ms > 0) await changed.wait(ms)
+      else await writeBatch()
     }
   }
 

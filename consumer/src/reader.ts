@@ -32,7 +32,7 @@ export type ReaderParts = {
   connections: KafkaConnections
   topic: string
   topicId: string | null
-  lanes: Map<number, Lane>
+  lanes: ReadonlyMap<number, Lane>
   /** What the group has committed. */
   committed: Map<number, Committed>
   problems: Problems

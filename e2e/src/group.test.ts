@@ -2,28 +2,23 @@
 // never shows an older state after a newer one.
 import { lastStateKey } from '@iot/shared/contract'
 import type { Cluster } from '@iot/stack/cluster'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { expect, test } from 'vitest'
 import { runCell } from './chaos/cell.js'
-import { createPlatform, eventually, type Platform } from './platform.js'
-import { startServers } from './servers.js'
+import { usePlatform } from './fixture.js'
+import { eventually, type Platform } from './platform.js'
 
 const LOAD = { devices: 20, ratePerSecond: 500, beforeMs: 1000, afterMs: 1000 }
 const clean = { missing: 0, out_of_order: 0, repeated: 0, foreign: 0, missing_in_history: 0, wrong_last_state: 0 }
 
-let cluster: Cluster
 let platform: Platform
-beforeAll(async () => {
-  cluster = await startServers() // of its own: MONITOR would see the other tests
-  platform = await createPlatform({
-    kafka: cluster.kafka.port,
-    redis: cluster.redis.port,
-    mqtt: cluster.mosquitto.port,
-  })
-  await platform.up()
-})
-afterAll(async () => {
-  await platform?.down()
-  await cluster?.stop()
+let cluster: Cluster
+const fixture = usePlatform({
+  servers: {}, // of its own: MONITOR would see the other tests
+  async start(started) {
+    platform = started
+    cluster = fixture.cluster
+    await platform.up()
+  },
 })
 
 /** Every HSET of a last_state that Redis executes, per key: the sequence numbers in the order of execution. */

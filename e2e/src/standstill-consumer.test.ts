@@ -5,38 +5,33 @@ import { historyKey } from '@iot/shared/contract'
 import type { Cluster } from '@iot/stack/cluster'
 import { kafkaLib } from '@iot/stack/prepare'
 import { AclOperationTypes, AclPermissionTypes, AclResourceTypes, type Admin, ResourcePatternTypes } from 'kafkajs'
-import { afterAll, beforeAll, expect, test } from 'vitest'
-import { createPlatform, eventually, type Platform } from './platform.js'
-import { startServers } from './servers.js'
+import { afterAll, expect, test } from 'vitest'
+import { usePlatform } from './fixture.js'
+import { eventually, type Platform } from './platform.js'
 
 const SEEN_MS = 15_000
 const LINE = 'Kafka is not giving records; retrying'
 
-let cluster: Cluster
 let platform: Platform
+let cluster: Cluster
 let admin: Admin
-beforeAll(async () => {
-  cluster = await startServers({
+const fixture = usePlatform({
+  servers: {
     kafkaProperties: [
       'authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer',
       'allow.everyone.if.no.acl.found=true',
       'super.users=User:nobody',
     ],
-  })
-  platform = await createPlatform({
-    kafka: cluster.kafka.port,
-    redis: cluster.redis.port,
-    mqtt: cluster.mosquitto.port,
-  })
-  await platform.up()
-  admin = platform.kafka.admin()
-  await admin.connect()
+  },
+  async start(started) {
+    platform = started
+    cluster = fixture.cluster
+    await platform.up()
+    admin = platform.kafka.admin()
+    await admin.connect()
+  },
 })
-afterAll(async () => {
-  await admin?.disconnect()
-  await platform?.down()
-  await cluster?.stop()
-})
+afterAll(() => admin?.disconnect())
 
 const standstills = async () =>
   Number(/^iot_standstills_total\{part="kafka"\} (\d+)$/m.exec(await platform.consumer.metrics())?.[1])

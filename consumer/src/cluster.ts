@@ -1,5 +1,5 @@
-// A look at the topic and the group: who leads the partitions, what the group has not stored of any of them, and
-// whether the group covers them.
+// What the cluster says of the topic and the group: who leads the partitions, what the group has committed of them and
+// what not, and whether its members cover them.
 import type { KafkaConnections, PartitionMetadata } from '@iot/shared/kafka/connections'
 import type { GroupMember } from '@iot/shared/kafka/group'
 import { type Bounds, boundsOf, lookAtTopic } from '@iot/shared/kafka/topic-state'
@@ -19,6 +19,16 @@ export const isMissing = (error: unknown): boolean => (error as { type?: string 
 
 export const leadersOf = ({ partitions }: Topic): Map<number, number | null> =>
   new Map(partitions.map(({ partition, leader }) => [partition, leader]))
+
+/** How many partitions each topic has; none where it is missing. */
+export async function countPartitions(connections: KafkaConnections, names: string[]): Promise<Map<string, number>> {
+  const { topics } = await connections.metadata(names)
+  const count = (name: string) => {
+    const partitions = topics.get(name)
+    return Array.isArray(partitions) ? partitions.length : 0
+  }
+  return new Map(names.map((name) => [name, count(name)]))
+}
 
 /** What the group has committed of some partitions. */
 export async function committedOf(
