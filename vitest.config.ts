@@ -4,6 +4,9 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node'
 
 // the longest first, so that none of them runs alone at the end; they wait more than they work
 const LONGEST = [
+  'group-cluster',
+  'standstill-consumer',
+  'topics-consumer',
   'cluster',
   'outage',
   'security',
