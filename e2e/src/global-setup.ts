@@ -11,6 +11,9 @@ declare module 'vitest' {
   }
 }
 
+// for Java processes that live for a minute or two: most of the time of one is its compiler's and its collector's
+process.env.JAVA_TOOL_OPTIONS ??= '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC'
+
 export default async function setup(project: TestProject) {
   const cluster = await startServers()
   project.provide('kafkaPort', cluster.kafka.port)

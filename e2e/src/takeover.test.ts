@@ -59,6 +59,8 @@ test('a client that takes the session over again and again: named, slowed down, 
   const until = Date.now() + 6000
   await eventually(async () => Date.now() > until && (await reason()), 'still the reason', 20_000)
   expect(await counted(platform, 'iot_mqtt_connects_total', 'connection="ingestion"')).toBeLessThan(before + 3)
+  // where the first look saw no more than a lost connection, the better reason comes 10 s after it
+  await eventually(() => warnings(platform, 'MQTT_CLIENT_ID').length > 0, 'one line', 20_000)
   expect(warnings(platform, 'MQTT_CLIENT_ID')).toHaveLength(1)
 
   await thief.endAsync(true)

@@ -109,9 +109,15 @@ test.each([6, 2])('created again with %i partitions, five times: all of the new 
     // more than there were, so that the old offsets would skip some
     await produce(readings(10, sent, sent + 30))
     sent += 30
+    let found = 0
+    let high: unknown
     await eventually(
-      async () => (await stored(10)) === 10 * sent,
-      `round ${round}: all of the new topic (${10 * sent})`,
+      async () => {
+        high = await admin.fetchTopicOffsets(platform.topic)
+        found = await stored(10)
+        return found === 10 * sent
+      },
+      () => `round ${round}: all of the new topic (${found} of ${10 * sent}): ${JSON.stringify(high)} ${platform.consumer.log()}`,
       FOUND_MS,
     )
   }

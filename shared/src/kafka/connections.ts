@@ -66,7 +66,8 @@ export type KafkaConnections = {
   /** Asks any broker that answers about these topics, and remembers where each broker is. @throws when none answers */
   metadata(topics: string[]): Promise<Metadata>
   /**
-   * Sends a request to a broker; `null` means any that is known. A connection that failed is opened again next time.
+   * Sends a request to a broker; `null` means any that is known, and after a failure another one. A connection that
+   * failed is opened again next time.
    * @param change replaces parts of the request that kafkajs would send; gets the newest version that the broker knows
    * @throws {KafkaError} when there is no connection or no answer within 8 s; error codes in the answer do not throw
    */
@@ -161,7 +162,12 @@ export function createConnections(options: KafkaOptions): KafkaConnections {
     async ask<T>(node: number | null, api: string, args: unknown, change?: Change) {
       const found = node === null ? candidates()[0] : nodes.get(node)
       if (!found) throw new Error(`broker ${node} is not part of the cluster now`)
-      return (await request(found.broker, api, args, change)) as T
+      try {
+        return (await request(found.broker, api, args, change)) as T
+      } catch (error) {
+        if (node === null) preferred++
+        throw error
+      }
     },
     async close() {
       const all = [...nodes.values(), ...seeds]
