@@ -7,7 +7,7 @@ import { startServers } from './servers.js'
 export type FixtureOptions = {
   /** Starts servers for this fixture alone, for tests that strike, configure or watch them. Else those of the run. */
   servers?: ClusterOptions
-  /** Whether every test gets all of it anew; else the file's tests share it. */
+  /** Whether every test gets a platform of its own, on the same servers; else the file's tests share one. */
   forEachTest?: boolean
   /** Further doing before the platform is created, such as a proxy; returns where clients reach the servers. */
   reach?: (ports: Ports) => Ports | Promise<Ports>
@@ -29,16 +29,20 @@ export function usePlatform(options: FixtureOptions = {}): Fixture {
 
   const before = forEachTest ? beforeEach : beforeAll
   const after = forEachTest ? afterEach : afterAll
+  if (servers) {
+    beforeAll(async () => {
+      cluster = await startServers(servers)
+    })
+    afterAll(() => cluster?.stop())
+  }
   before(async () => {
-    if (servers) cluster = await startServers(servers)
     const ports = cluster ? portsOf(cluster) : sharedPorts()
     platform = await createPlatform(await reach(ports))
     await start(platform)
   })
   after(async () => {
     await platform?.down()
-    await cluster?.stop()
-    platform = cluster = undefined
+    platform = undefined
   })
 
   return {

@@ -1,9 +1,7 @@
 // Whatever keeps the consumer from reading Kafka is seen within 15 s: not ready, one line, one count; and heals by itself.
-import { execFileSync } from 'node:child_process'
-import { join } from 'node:path'
 import { historyKey } from '@iot/shared/contract'
 import type { Cluster } from '@iot/stack/cluster'
-import { kafkaLib } from '@iot/stack/prepare'
+import { kafkaTool } from '@iot/stack/kafka'
 import { AclOperationTypes, AclPermissionTypes, AclResourceTypes, type Admin, ResourcePatternTypes } from 'kafkajs'
 import { afterAll, expect, test } from 'vitest'
 import { usePlatform } from './fixture.js'
@@ -114,24 +112,15 @@ test('an ACL refuses the group', async () => {
 }, 120_000)
 
 const quota = (...change: string[]) =>
-  execFileSync('java', [
-    '-cp',
-    join(kafkaLib, '*'),
-    'kafka.admin.ConfigCommand',
-    '--bootstrap-server',
-    `127.0.0.1:${cluster.kafka.port}`,
-    '--alter',
-    '--entity-type',
-    'clients',
-    '--entity-name',
-    'kafka-redis-consumer',
-    ...change,
+  kafkaTool('kafka.admin.ConfigCommand', [
+    ...['--bootstrap-server', `127.0.0.1:${cluster.kafka.port}`, '--alter'],
+    ...['--entity-type', 'clients', '--entity-name', 'kafka-redis-consumer', ...change],
   ])
 
 test('a quota throttles', async () => {
   // one large record is given whole, and paid for by half a minute without any
   const burst = async () => {
-    quota('--add-config', 'consumer_byte_rate=8000')
+    await quota('--add-config', 'consumer_byte_rate=8000')
     const device = await platform.device()
     const topic = `${platform.prefix}/${platform.id('burst')}/data`
     await device.publishAsync(topic, JSON.stringify('x'.repeat(250_000)), { qos: 1 })

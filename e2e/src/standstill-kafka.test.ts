@@ -1,8 +1,6 @@
 // Whatever keeps Kafka from storing records is seen within 15 s: not ready, one line, one count; and heals by itself.
-import { execFileSync } from 'node:child_process'
-import { join } from 'node:path'
 import type { Cluster } from '@iot/stack/cluster'
-import { kafkaLib } from '@iot/stack/prepare'
+import { kafkaTool } from '@iot/stack/kafka'
 import { AclOperationTypes, AclPermissionTypes, AclResourceTypes, type Admin, ResourcePatternTypes } from 'kafkajs'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createPlatform, eventually, type Platform } from './platform.js'
@@ -107,22 +105,13 @@ test('an ACL refuses', () => {
 }, 120_000)
 
 const quota = (...change: string[]) =>
-  execFileSync('java', [
-    '-cp',
-    join(kafkaLib, '*'),
-    'kafka.admin.ConfigCommand',
-    '--bootstrap-server',
-    `127.0.0.1:${cluster.kafka.port}`,
-    '--alter',
-    '--entity-type',
-    'clients',
-    '--entity-name',
-    'mqtt-kafka-bridge',
-    ...change,
+  kafkaTool('kafka.admin.ConfigCommand', [
+    ...['--bootstrap-server', `127.0.0.1:${cluster.kafka.port}`, '--alter'],
+    ...['--entity-type', 'clients', '--entity-name', 'mqtt-kafka-bridge', ...change],
   ])
 test('a quota throttles', async () => {
   const burst = async () => {
-    quota('--add-config', 'producer_byte_rate=1000')
+    await quota('--add-config', 'producer_byte_rate=1000')
     const device = await platform.device()
     const texts = Array.from({ length: 300 }, (_, seq) => `{"seq":${seq}}`)
     const topic = `${platform.prefix}/${platform.id('burst')}/data`

@@ -117,7 +117,8 @@ test.each([6, 2])('created again with %i partitions, five times: all of the new 
         found = await stored(10)
         return found === 10 * sent
       },
-      () => `round ${round}: all of the new topic (${found} of ${10 * sent}): ${JSON.stringify(high)} ${platform.consumer.log()}`,
+      () =>
+        `round ${round}: all of the new topic (${found} of ${10 * sent}): ${JSON.stringify(high)} ${platform.consumer.log()}`,
       FOUND_MS,
     )
   }
