@@ -122,12 +122,12 @@ const OLDEST_VERSION = 3 // the first with record batches of format 2 (Kafka 0.1
 
 function writeProduce(made: ProtocolRequest, topics: TopicData[]): void {
   if (made.request.apiVersion < OLDEST_VERSION) throw new Error('Kafka 0.11 or newer is needed')
-  made.request.encode = async () => {
-    const encoder = new Encoder()
-    encoder.buf = encodeProduce(ACKS_ALL, REPLICATION_MS, topics)
-    encoder.offset = encoder.buf.length
-    return encoder
-  }
+  // now, and not when kafkajs asks: a request that holds the records keeps them until the next collection of old
+  // objects, since each request of a connection is reachable from the one before (3.5 MB for every 10,000 readings)
+  const encoder = new Encoder()
+  encoder.buf = encodeProduce(ACKS_ALL, REPLICATION_MS, topics)
+  encoder.offset = encoder.buf.length
+  made.request.encode = async () => encoder
 }
 
 function byTopic(batches: PartitionBatch[], positions: Position[]): TopicData[] {
