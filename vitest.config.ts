@@ -4,19 +4,24 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node'
 
 // the longest first, so that none of them runs alone at the end; they wait more than they work
 const LONGEST = [
-  'group-cluster',
-  'standstill-consumer',
-  'topics-consumer',
-  'cluster',
-  'outage',
   'security',
+  'outage',
   'links',
-  'sessions',
-  'kill',
+  'group-cluster',
   'group',
-  'refusals',
-  'durability',
-  'hostile',
+  'topics-consumer',
+  'sessions',
+  'standstill-consumer',
+  'takeover',
+  'bounds',
+  'cluster',
+  'kill',
+  'standstill-redis',
+  'large-messages',
+  'standstill-kafka',
+  'dlq',
+  'canary',
+  'replies-redis',
 ]
 
 class LongestFirst extends BaseSequencer {
