@@ -1,5 +1,5 @@
 // What the npm scripts call, with Node's own modules alone: installs and builds what is needed, then runs the part.
-//   node stack/run.mjs start | test | simulate | chaos | bench | dlq [arguments]
+//   node stack/run.mjs start | test | simulate | chaos | bench | dlq | rebuild [arguments]
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -25,8 +25,9 @@ else if (part === 'chaos') await run([join(root, 'e2e', 'dist', 'chaos', 'main.j
 else if (part === 'simulate:faults') await run([join(root, 'e2e', 'dist', 'simulation', 'main.js'), ...args])
 else if (part === 'bench') await run([join(root, 'bench', 'dist', 'main.js'), ...args])
 else if (part === 'dlq') await run([join(root, 'bridge', 'dist', 'dlq.js'), ...args])
+else if (part === 'rebuild') await run([join(root, 'consumer', 'dist', 'rebuild.js'), ...args])
 else if (part === 'test') await test()
-else fail('usage: node stack/run.mjs start|test|simulate|chaos|bench|dlq [arguments]')
+else fail('usage: node stack/run.mjs start|test|simulate|chaos|bench|dlq|rebuild [arguments]')
 
 async function test() {
   const results = join(root, '.local', 'test-results.json')

@@ -1,6 +1,6 @@
 // The consumer's configuration: every environment variable it knows, with its default and bounds.
 import { type CommonConfig, commonNeeds, commonSchema, commonWarnings } from '@iot/shared/common-config'
-import { integer, type Need, pemFile, url } from '@iot/shared/config'
+import { given, integer, type Need, pemFile, url } from '@iot/shared/config'
 import { z } from 'zod'
 
 const DEFAULT_TOPIC = commonSchema.KAFKA_TOPIC.parse(undefined)
@@ -26,6 +26,18 @@ export const consumerSchema = {
 }
 
 export const consumerNeeds: Need[] = [...commonNeeds, ['REDIS_CA_FILE', 'REDIS_URL', ['rediss://']]]
+
+/** What a connection to Redis shows, of what is configured. */
+export const redisAccess = (config: {
+  REDIS_USERNAME?: string | undefined
+  REDIS_PASSWORD?: string | undefined
+  REDIS_CA_FILE?: string | undefined
+}) =>
+  given({
+    username: config.REDIS_USERNAME,
+    password: config.REDIS_PASSWORD,
+    tls: config.REDIS_CA_FILE === undefined ? undefined : { ca: config.REDIS_CA_FILE },
+  })
 
 const LOOPBACK = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/
 

@@ -1,5 +1,5 @@
 // The consumer: Kafka in, Redis out, offsets committed after. Wiring only.
-import { given, loadConfig } from '@iot/shared/config'
+import { loadConfig } from '@iot/shared/config'
 import type { DeadLetter } from '@iot/shared/contract'
 import { addHealthRoutes } from '@iot/shared/health'
 import { createKafka, kafkaOptions } from '@iot/shared/kafka/client'
@@ -8,7 +8,7 @@ import { createTopics } from '@iot/shared/kafka/topics'
 import { runService } from '@iot/shared/lifecycle'
 import { createPublisher } from '@iot/shared/publisher'
 import { fastify } from 'fastify'
-import { consumerNeeds, consumerSchema, consumerWarnings, defaultGroupId } from './config.js'
+import { consumerNeeds, consumerSchema, consumerWarnings, defaultGroupId, redisAccess } from './config.js'
 import { createKafkaSource } from './kafka-source.js'
 import { createRedisSink } from './redis/sink.js'
 import { createStoring } from './storing.js'
@@ -42,11 +42,7 @@ runService(
     const sink = createRedisSink(
       {
         url: config.REDIS_URL,
-        access: given({
-          username: config.REDIS_USERNAME,
-          password: config.REDIS_PASSWORD,
-          tls: config.REDIS_CA_FILE === undefined ? undefined : { ca: config.REDIS_CA_FILE },
-        }),
+        access: redisAccess(config),
         retentionSeconds: config.HISTORY_RETENTION_SECONDS,
         durability: config.REDIS_DURABILITY,
       },

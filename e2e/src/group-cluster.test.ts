@@ -138,7 +138,16 @@ test('a broker that alone leads some partitions dies: seen within 15 s, the othe
   }
   await eventually(send, 'a record on another partition') // the cluster gives producer ids again after a moment
   await eventually(() => platform.redis.exists(lastStateKey(id)), 'a reading of another partition is stored')
+  // a consumer that has never seen the broker learns of it, too
+  expect(await consumer.stop()).toBe(0)
+  await consumer.start(env)
+  await eventually(async () => new RegExp(`${topic}/\\d+ has no leader`).test(await reason()), 'the reason again')
   await brokerOf(victim).start()
   await consumer.ready(60_000)
+  const late = platform.id('late')
+  const lateValue = `{"device_id":"${late}","payload":1,"timestamp":1700000000}`
+  const onVictim = { topic, partition: 0, records: [{ key: late, value: lateValue }] }
+  await eventually(async () => (await producer.send(victim, [onVictim]))[0] === null, 'a record on its partition')
+  await eventually(() => platform.redis.exists(lastStateKey(late)), 'a reading of its partition is stored')
   expect(await consumer.stop()).toBe(0)
 }, 180_000)

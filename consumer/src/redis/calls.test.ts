@@ -6,6 +6,7 @@ import { guardKey, positionOf } from './keys.js'
 
 const NOW_S = 1_700_000_000
 const RETENTION_S = 600
+const OPTIONS = { retentionSeconds: RETENTION_S }
 
 const devices = (...messages: [id: string, timestamp: number][]) =>
   planBatch(
@@ -18,7 +19,7 @@ const devices = (...messages: [id: string, timestamp: number][]) =>
   ).devices
 
 test('what each script is called with', () => {
-  const calls = planCalls(devices(['a', NOW_S], ['b', NOW_S], ['a', NOW_S - 5]), 7, RETENTION_S, NOW_S)
+  const calls = planCalls(devices(['a', NOW_S], ['b', NOW_S], ['a', NOW_S - 5]), 7, OPTIONS, NOW_S)
   expect(calls).toHaveLength(1)
   expect(calls[0]?.state).toEqual({
     keys: ['device:last_state:a', guardKey('a'), 'device:last_state:b', guardKey('b')],
@@ -36,19 +37,34 @@ test('what each script is called with', () => {
 })
 
 test('a clock that is ahead trims no further than the latest message allows', () => {
-  const [call] = planCalls(devices(['a', NOW_S], ['a', NOW_S - 60]), 0, RETENTION_S, NOW_S + 86_400)
+  const [call] = planCalls(devices(['a', NOW_S], ['a', NOW_S - 60]), 0, OPTIONS, NOW_S + 86_400)
   expect(call?.history.args[1]).toBe(`(${NOW_S - RETENTION_S}`)
+})
+
+test('a replay publishes nothing, and adds nothing to a history that is older than the retention', () => {
+  const old = NOW_S - RETENTION_S - 1
+  const options = { ...OPTIONS, isReplay: true }
+  const [call] = planCalls(devices(['a', old], ['a', NOW_S - RETENTION_S], ['b', old]), 0, options, NOW_S)
+  expect(call?.state.args).toEqual([
+    ...['1', `${NOW_S - RETENTION_S}`, positionOf(NOW_S - RETENTION_S, 0, '1')],
+    ...['2', `${old}`, positionOf(old, 0, '2')],
+  ])
+  const kept = encodeMessage('a', '1', String(NOW_S - RETENTION_S))
+  expect(call?.history.args).toEqual([
+    ...[RETENTION_S, `(${NOW_S - 2 * RETENTION_S}`, '', 1, `${NOW_S - RETENTION_S}`, kept],
+    ...[`(${old - RETENTION_S}`, '', 0],
+  ])
 })
 
 test('a call takes devices until it has a hundred messages; a device is never divided', () => {
   const many = Array.from({ length: 250 }, (_, index): [string, number] => [`d${index}`, NOW_S])
   const big = Array.from({ length: 300 }, (): [string, number] => ['big', NOW_S])
   const sizes = (calls: ReturnType<typeof planCalls>) => calls.map(({ devices }) => devices.length)
-  expect(sizes(planCalls(devices(...many), 0, RETENTION_S, NOW_S))).toEqual([100, 100, 50])
-  expect(sizes(planCalls(devices(['x', NOW_S], ...big, ['y', NOW_S]), 0, RETENTION_S, NOW_S))).toEqual([2, 1])
+  expect(sizes(planCalls(devices(...many), 0, OPTIONS, NOW_S))).toEqual([100, 100, 50])
+  expect(sizes(planCalls(devices(['x', NOW_S], ...big, ['y', NOW_S]), 0, OPTIONS, NOW_S))).toEqual([2, 1])
 })
 
 test('a device without a message is a bug, not an empty state', () => {
   const empty = { deviceId: 'a', messages: [], records: [] }
-  expect(() => planCalls([empty], 0, RETENTION_S, NOW_S)).toThrow('without a message')
+  expect(() => planCalls([empty], 0, OPTIONS, NOW_S)).toThrow('without a message')
 })

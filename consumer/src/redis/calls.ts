@@ -5,6 +5,8 @@ import { guardKey, positionOf } from './keys.js'
 
 const CALL_MESSAGES = 100 // a call with so many is full: Redis serves nobody else while it runs, about 1 ms
 
+const NOT_PUBLISHED = '' // in place of a channel
+
 type Arguments = (string | number)[]
 
 /** Some devices, with the keys and arguments that each script is called with for them (see `scripts.ts`). */
@@ -14,24 +16,37 @@ export type Call = {
   history: { keys: string[]; args: Arguments }
 }
 
+export type CallOptions = {
+  retentionSeconds: number
+  /** The records were published long ago: nothing is published again, and none that is too old enters a history. */
+  isReplay?: boolean
+}
+
 /** @param nowS Unix time in seconds */
-export function planCalls(devices: DeviceWork[], partition: number, retentionSeconds: number, nowS: number): Call[] {
+export function planCalls(devices: DeviceWork[], partition: number, options: CallOptions, nowS: number): Call[] {
   const calls: Call[] = []
   let call: Call | undefined
   let messages = 0
   for (const work of devices) {
     if (!call || messages >= CALL_MESSAGES) {
-      call = { devices: [], state: { keys: [], args: [] }, history: { keys: [], args: [retentionSeconds] } }
+      call = { devices: [], state: { keys: [], args: [] }, history: { keys: [], args: [options.retentionSeconds] } }
       calls.push(call)
       messages = 0
     }
-    add(call, work, partition, retentionSeconds, nowS)
+    add(call, work, partition, options, nowS)
     messages += work.messages.length
   }
   return calls
 }
 
-function add({ devices, state, history }: Call, work: DeviceWork, partition: number, retention: number, nowS: number) {
+function add(
+  { devices, state, history }: Call,
+  work: DeviceWork,
+  partition: number,
+  options: CallOptions,
+  nowS: number,
+) {
+  const { retentionSeconds, isReplay = false } = options
   const { deviceId, messages } = work
   const { message, offset } = newestOf(work)
   devices.push(work)
@@ -39,8 +54,10 @@ function add({ devices, state, history }: Call, work: DeviceWork, partition: num
   state.args.push(message.payload, message.timestamp, positionOf(message.seconds, partition, offset))
   let latest = 0
   for (const { seconds } of messages) latest = Math.max(latest, seconds)
+  const kept = isReplay ? messages.filter(({ seconds }) => seconds >= nowS - retentionSeconds) : messages
   history.keys.push(historyKey(deviceId))
   // never later than the latest message's retention allows: a clock that jumped ahead empties no history
-  history.args.push(`(${Math.min(nowS, latest) - retention}`, updatesChannel(deviceId), messages.length)
-  for (const { timestamp, text } of messages) history.args.push(timestamp, text)
+  const below = `(${Math.min(nowS, latest) - retentionSeconds}`
+  history.args.push(below, isReplay ? NOT_PUBLISHED : updatesChannel(deviceId), kept.length)
+  for (const { timestamp, text } of kept) history.args.push(timestamp, text)
 }

@@ -59,8 +59,8 @@ return result
 /**
  * Adds messages to histories, trims them, and publishes each message.
  *
- * KEYS: the histories. ARGV: retention in seconds, then for each device the highest score to trim below, the channel, the
- * number of its messages, and score and member of each.
+ * KEYS: the histories. ARGV: retention in seconds, then for each device the highest score to trim below, the channel (empty:
+ * nothing is published), the number of its messages, and score and member of each.
  */
 const HISTORY = `
 local retention, at, result = ARGV[1], 2, {0, 0}
@@ -68,6 +68,7 @@ local function store(key, below, channel, from, to)
   for i = from, to, 1000 do redis.call('ZADD', key, unpack(ARGV, i, math.min(i + 999, to))) end
   redis.call('ZREMRANGEBYSCORE', key, '-inf', below)
   redis.call('EXPIRE', key, retention)
+  if channel == '' then return end
   for i = from + 1, to, 2 do redis.call('PUBLISH', channel, ARGV[i]) end
 end
 for device = 1, #KEYS do

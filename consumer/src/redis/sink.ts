@@ -5,7 +5,7 @@ import { Counter, Gauge, Histogram } from 'prom-client'
 import { type DeviceWork, newestOf } from '../batch.js'
 import type { Refusal, Sink } from '../storing.js'
 import { createAcceptance, LostError } from './acceptance.js'
-import { planCalls } from './calls.js'
+import { type CallOptions, planCalls } from './calls.js'
 import { createConnection, type RedisAccess, translated } from './connection.js'
 import { createDurability } from './durability.js'
 import { PROBE_KEY } from './keys.js'
@@ -32,10 +32,10 @@ const delays = new Histogram({
 
 /** A Sink that writes to Redis what docs/contract.md says. */
 export function createRedisSink(
-  options: { url: string; access: RedisAccess; retentionSeconds: number; durability: 'server' | 'fsync' },
+  options: { url: string; access: RedisAccess; durability: 'server' | 'fsync' } & CallOptions,
   logger: Logger,
 ): Sink {
-  const { url, access, retentionSeconds } = options
+  const { url, access } = options
   const acceptance = createAcceptance(logger)
   const connection = () => createConnection(url, access, () => acceptance.check() !== null)
   const redis = connection()
@@ -96,7 +96,7 @@ export function createRedisSink(
       if (devices.length === 0) return []
       acceptance.admit()
       try {
-        const calls = planCalls(devices, partition, retentionSeconds, Math.floor(Date.now() / 1000))
+        const calls = planCalls(devices, partition, options, Math.floor(Date.now() / 1000))
         const refused = await stored(() => runner.run(calls))
         acceptance.wrote()
         observe(devices, refused)

@@ -97,7 +97,11 @@ async function settled(platform: Platform, fleet: Fleet, starts: Offsets, letter
   const deadlineMs = performance.now() + DRAIN_MS
   await platform.bridge.ready(DRAIN_MS) // until it is back what the broker holds is still to come
   for (;;) {
-    await eventually(async () => (await platform.lag()) === 0, 'lag 0', DRAIN_MS)
+    await eventually(
+      async () => (await platform.lag()) === 0,
+      () => `lag 0: ${lastWords(platform)}`,
+      DRAIN_MS,
+    )
     const atMs = performance.now()
     const ends = await platform.ends()
     const found = await look(platform, [...fleet.sent.keys()], starts, letterStarts)
@@ -107,6 +111,9 @@ async function settled(platform: Platform, fleet: Fleet, starts: Offsets, letter
     if ((isComplete && stoodStill) || atMs > deadlineMs) return { counts, atMs }
   }
 }
+
+const lastWords = ({ bridge, consumer }: Platform) =>
+  [bridge, consumer].map((service) => service.log().split('\n').slice(-15).join('\n')).join('\n')
 
 async function look(platform: Platform, ids: string[], starts: Offsets, letterStarts: Offsets): Promise<Found> {
   const { redis, topic } = platform

@@ -82,6 +82,7 @@ export function createConnections(options: KafkaOptions): KafkaConnections {
   const nodes = new Map<number, { address: string; broker: Broker }>()
   const seeds = brokers.map((address) => ({ address, broker: openAt(address) }))
   let preferred = 0 // rotates past those that do not answer
+  let topicsAsked: string[] = []
 
   function openAt(address: string): Broker {
     const colon = address.lastIndexOf(':')
@@ -141,25 +142,30 @@ export function createConnections(options: KafkaOptions): KafkaConnections {
     }
   }
 
-  return {
-    async metadata(topics) {
-      let last: unknown
-      for (const { broker } of candidates()) {
-        try {
-          const asked = request(broker, 'Metadata', { topics, allowAutoTopicCreation: false })
-          const response = (await withDeadline(asked, METADATA_MS, 'no answer')) as MetadataResponse
-          if (response.brokers.length === 0) throw new Error('the broker knows no cluster yet')
-          remember(response)
-          return asMetadata(response)
-        } catch (error) {
-          preferred++
-          drop(broker)
-          last = error
-        }
+  const metadata = async (topics: string[]): Promise<Metadata> => {
+    topicsAsked = topics
+    let last: unknown
+    for (const { broker } of candidates()) {
+      try {
+        const asked = request(broker, 'Metadata', { topics, allowAutoTopicCreation: false })
+        const response = (await withDeadline(asked, METADATA_MS, 'no answer')) as MetadataResponse
+        if (response.brokers.length === 0) throw new Error('the broker knows no cluster yet')
+        remember(response)
+        return asMetadata(response)
+      } catch (error) {
+        preferred++
+        drop(broker)
+        last = error
       }
-      throw last
-    },
+    }
+    throw last
+  }
+
+  return {
+    metadata,
     async ask<T>(node: number | null, api: string, args: unknown, change?: Change) {
+      // one that was not there at the last look may be by now
+      if (node !== null && !nodes.has(node)) await metadata(topicsAsked)
       const found = node === null ? candidates()[0] : nodes.get(node)
       if (!found) throw new Error(`broker ${node} is not part of the cluster now`)
       try {
