@@ -4,6 +4,7 @@ import kafkajs, { type ICustomPartitioner, type KafkaConfig, logLevel, type SASL
 import type { Logger } from 'pino'
 import type { CommonConfig } from '../common-config.js'
 import { partitionOf } from './partitioner.js'
+import { createGuardedSocketFactory } from './socket.js'
 
 export type { KafkaMessage } from 'kafkajs'
 export type KafkaClient = InstanceType<typeof kafkajs.Kafka>
@@ -45,6 +46,7 @@ export function kafkaOptions(clientId: string, config: CommonConfig, logger: Log
   return {
     clientId,
     brokers: config.KAFKA_BROKERS,
+    socketFactory: createGuardedSocketFactory(),
     ...(config.KAFKA_TLS ? { ssl: { ...(ca && { ca }), ...(cert && { cert }), ...(key && { key }) } } : {}),
     ...(mechanism ? { sasl: { mechanism, username, password } as SASLOptions } : {}),
     connectionTimeout: 3000,

@@ -24,6 +24,8 @@ export type ProtocolRequest = {
 type Response = { decode(bytes: Buffer): Promise<unknown>; parse(decoded: unknown): Promise<unknown> }
 export type Change = (made: ProtocolRequest, newest: number) => void
 type Definitions = { versions: string[] }
+/** `broker` is another one after each failure. */
+type Node = { address: string; broker: Broker }
 type Broker = {
   isConnected(): boolean
   connect(): Promise<void>
@@ -36,7 +38,6 @@ const BrokerClass = inside('broker') as new (options: object) => Broker
 const PoolClass = inside('network/connectionPool') as new (options: object) => unknown
 const { requests } = inside('protocol/requests') as { requests: Record<string, Definitions> }
 const apiKeys = inside('protocol/requests/apiKeys') as Record<string, number>
-const createSocketFactory = inside('network/socketFactory') as () => unknown
 const { createLogger } = inside('loggers') as { createLogger(options: object): unknown }
 const { createErrorFromCode } = inside('protocol/error') as { createErrorFromCode(code: number): KafkaError }
 
@@ -79,8 +80,8 @@ export type KafkaConnections = {
 export function createConnections(options: KafkaOptions): KafkaConnections {
   const { brokers, logLevel, logCreator, ...access } = options
   const logger = createLogger({ level: logLevel, logCreator }) as object
-  const nodes = new Map<number, { address: string; broker: Broker }>()
-  const seeds = brokers.map((address) => ({ address, broker: openAt(address) }))
+  const nodes = new Map<number, Node>()
+  const seeds = brokers.map((address): Node => ({ address, broker: openAt(address) }))
   let preferred = 0 // rotates past those that do not answer
   let topicsAsked: string[] = []
 
@@ -88,7 +89,6 @@ export function createConnections(options: KafkaOptions): KafkaConnections {
     const colon = address.lastIndexOf(':')
     const connectionPool = new PoolClass({
       ...access,
-      socketFactory: createSocketFactory(),
       host: address.slice(0, colon),
       port: Number(address.slice(colon + 1)),
       requestTimeout: REQUEST_MS,
@@ -98,7 +98,8 @@ export function createConnections(options: KafkaOptions): KafkaConnections {
     return new BrokerClass({ connectionPool, logger, allowAutoTopicCreation: false })
   }
 
-  const request = async (broker: Broker, api: string, args: unknown, change?: Change) => {
+  const request = async (node: Node, api: string, args: unknown, change?: Change) => {
+    const { broker } = node
     try {
       if (!broker.isConnected()) await withDeadline(broker.connect(), REQUEST_MS, 'no connection')
       const definitions = requests[api]
@@ -114,12 +115,21 @@ export function createConnections(options: KafkaOptions): KafkaConnections {
         'no answer',
       )
     } catch (error) {
-      drop(broker) // whatever still arrives on it is of no use
+      if (node.broker === broker) renew(node)
       throw error
     }
   }
 
-  const drop = (broker: Broker) => void broker.disconnect().catch(() => {})
+  const drop = ({ broker }: Node) => void broker.disconnect().catch(() => {})
+
+  /**
+   * The next request goes over connections of its own: kafkajs would take what came of an answer before its connection
+   * broke, and what still comes of it, for the beginning of what comes over the next one.
+   */
+  const renew = (node: Node) => {
+    drop(node)
+    node.broker = openAt(node.address)
+  }
 
   /** Known brokers first, then the addresses of the configuration. */
   const candidates = () => {
@@ -132,12 +142,12 @@ export function createConnections(options: KafkaOptions): KafkaConnections {
       const address = `${host}:${port}`
       const known = nodes.get(nodeId)
       if (known?.address === address) continue
-      if (known) drop(known.broker)
+      if (known) drop(known)
       nodes.set(nodeId, { address, broker: openAt(address) })
     }
-    for (const [nodeId, { broker }] of nodes) {
+    for (const [nodeId, node] of nodes) {
       if (response.brokers.some((one) => one.nodeId === nodeId)) continue
-      drop(broker)
+      drop(node)
       nodes.delete(nodeId)
     }
   }
@@ -145,16 +155,17 @@ export function createConnections(options: KafkaOptions): KafkaConnections {
   const metadata = async (topics: string[]): Promise<Metadata> => {
     topicsAsked = topics
     let last: unknown
-    for (const { broker } of candidates()) {
+    for (const node of candidates()) {
+      const { broker } = node
       try {
-        const asked = request(broker, 'Metadata', { topics, allowAutoTopicCreation: false })
+        const asked = request(node, 'Metadata', { topics, allowAutoTopicCreation: false })
         const response = (await withDeadline(asked, METADATA_MS, 'no answer')) as MetadataResponse
         if (response.brokers.length === 0) throw new Error('the broker knows no cluster yet')
         remember(response)
         return asMetadata(response)
       } catch (error) {
         preferred++
-        drop(broker)
+        if (node.broker === broker) renew(node)
         last = error
       }
     }
@@ -169,7 +180,7 @@ export function createConnections(options: KafkaOptions): KafkaConnections {
       const found = node === null ? candidates()[0] : nodes.get(node)
       if (!found) throw new Error(`broker ${node} is not part of the cluster now`)
       try {
-        return (await request(found.broker, api, args, change)) as T
+        return (await request(found, api, args, change)) as T
       } catch (error) {
         if (node === null) preferred++
         throw error
