@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { historyKey, lastStateKey } from '@iot/shared/contract'
 import { root } from '@iot/stack/prepare'
 import { afterAll, beforeAll, expect, inject, test, vi } from 'vitest'
-import { createPlatform, eventually, type Platform } from './platform.js'
+import { createPlatform, createTopic, eventually, type Platform } from './platform.js'
 
 vi.setConfig({ testTimeout: 180_000 }) // each look at the letters is a process of its own
 
@@ -133,7 +133,7 @@ test.runIf(process.platform === 'linux')(
     const topic = `${platform.topic}-many`
     const admin = kafka.admin()
     await admin.connect()
-    await admin.createTopics({ topics: [{ topic: `${topic}-dlq`, numPartitions: 1 }], waitForLeaders: true })
+    await createTopic(admin, { topic: `${topic}-dlq`, numPartitions: 1 })
     await admin.disconnect()
     const producer = kafka.producer()
     await producer.connect()

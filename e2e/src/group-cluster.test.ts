@@ -12,7 +12,7 @@ import { afterAll, expect, test } from 'vitest'
 import { runCell } from './chaos/cell.js'
 import { inSync } from './chaos/replicas.js'
 import { usePlatform } from './fixture.js'
-import { eventually, type Platform } from './platform.js'
+import { createTopic, eventually, type Platform } from './platform.js'
 
 const LOAD = { devices: 30, ratePerSecond: 600, beforeMs: 2000, afterMs: 1000 }
 const clean = { missing: 0, out_of_order: 0, foreign: 0, missing_in_history: 0, wrong_last_state: 0 }
@@ -114,7 +114,7 @@ test('a broker that alone leads some partitions dies: seen within 15 s, the othe
   const topic = `${platform.topic}-single`
   const prefix = `${platform.prefix}-single`
   const env = { KAFKA_TOPIC: topic, KAFKA_GROUP_ID: `${groupId()}-single`, MQTT_TOPIC_PREFIX: prefix }
-  await admin.createTopics({ topics: [{ topic, numPartitions: 6, replicationFactor: 1 }], waitForLeaders: true })
+  await createTopic(admin, { topic, numPartitions: 6, replicationFactor: 1 })
   const consumer = await platform.newConsumer()
   await consumer.start(env)
   await consumer.ready()

@@ -5,8 +5,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Cluster } from '@iot/stack/cluster'
 import { Redis } from 'ioredis'
-import kafkajs, { type KafkaConfig } from 'kafkajs'
+import kafkajs, { type Admin, type ITopicConfig, type KafkaConfig } from 'kafkajs'
 import mqtt, { type IClientOptions, type MqttClient } from 'mqtt'
+import { eventually } from './eventually.js'
 import { createService, type Service } from './service.js'
 import { endsOf, lagOf, type Offsets, readToEnd, readTopic, type StoredRecord } from './topic-reader.js'
 
@@ -115,4 +116,14 @@ export async function createPlatform(ports: Ports, access?: Access) {
       rmSync(dir, { recursive: true, force: true })
     },
   }
+}
+
+/** Creates a topic and waits until each partition has a leader; kafkajs's own wait gives up at a broker that lags. */
+export async function createTopic(admin: Admin, config: ITopicConfig & { numPartitions: number }): Promise<void> {
+  await admin.createTopics({ topics: [config], waitForLeaders: false })
+  await eventually(async () => {
+    const { topics } = await admin.fetchTopicMetadata({ topics: [config.topic] })
+    const partitions = topics[0]?.partitions ?? []
+    return partitions.length === config.numPartitions && partitions.every(({ leader }) => leader >= 0)
+  }, `the topic ${config.topic}`)
 }

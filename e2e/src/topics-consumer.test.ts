@@ -2,7 +2,7 @@
 import { historyKey, lastStateKey } from '@iot/shared/contract'
 import { type Admin, ConfigResourceTypes } from 'kafkajs'
 import { afterEach, beforeEach, expect, inject, test } from 'vitest'
-import { createPlatform, eventually, type Platform } from './platform.js'
+import { createPlatform, createTopic, eventually, type Platform } from './platform.js'
 
 const FOUND_MS = 15_000
 
@@ -134,7 +134,7 @@ test('created again while no consumer runs, with offsets of the old topic: nothi
   const [before] = await admin.fetchOffsets({ groupId, topics: [platform.topic] })
   await admin.deleteTopics({ topics: [platform.topic] })
   await eventually(async () => !(await admin.listTopics()).includes(platform.topic), 'the topic is gone')
-  await admin.createTopics({ topics: [{ topic: platform.topic, numPartitions: 6 }], waitForLeaders: true })
+  await createTopic(admin, { topic: platform.topic, numPartitions: 6 })
   await produce(readings(10, 5, 50))
   // Kafka deletes a topic's offsets with it, but a commit that was under way comes after that
   await eventually(async () => {

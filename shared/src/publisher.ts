@@ -276,7 +276,8 @@ export function createPublisher(
       if (problem) problems.push(problem)
     }
     leaders = found
-    leading = new Set([...found.values()].flatMap((partitions) => [...partitions.values()])).size
+    const all = [...found.values()].flatMap((partitions) => [...partitions.values()])
+    leading = new Set(all.filter((leader) => leader !== null)).size
     setUnusable(problems[0] ?? null)
     wasUsable ||= problems.length === 0
   }
