@@ -118,12 +118,17 @@ export async function createPlatform(ports: Ports, access?: Access) {
   }
 }
 
-/** Creates a topic and waits until each partition has a leader; kafkajs's own wait gives up at a broker that lags. */
+/**
+ * Creates a topic and waits until it is there, and empty: right after a topic of the same name was deleted, a broker tells
+ * of the new one while it still takes records for the old one, which go with it. kafkajs's own wait gives up where a
+ * broker lags.
+ */
 export async function createTopic(admin: Admin, config: ITopicConfig & { numPartitions: number }): Promise<void> {
-  await admin.createTopics({ topics: [config], waitForLeaders: false })
+  const topics = [config.topic]
   await eventually(async () => {
-    const { topics } = await admin.fetchTopicMetadata({ topics: [config.topic] })
-    const partitions = topics[0]?.partitions ?? []
-    return partitions.length === config.numPartitions && partitions.every(({ leader }) => leader >= 0)
+    await admin.createTopics({ topics: [config], waitForLeaders: false })
+    const ends = await admin.fetchTopicOffsets(config.topic)
+    if (ends.length !== config.numPartitions) await admin.deleteTopics({ topics }) // another one was first
+    return ends.length === config.numPartitions && ends.every(({ high }) => high === '0')
   }, `the topic ${config.topic}`)
 }
