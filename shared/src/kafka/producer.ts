@@ -2,6 +2,7 @@
 // counts, not the answer of a broker. What comes again under the same sequence number is dropped by Kafka, also when a
 // frozen broker finds the first try in its socket later.
 import { createRequire } from 'node:module'
+import { pause } from '../backoff.js'
 import { errorOf, type KafkaConnections, type KafkaError, type ProtocolRequest } from './connections.js'
 import { encodeProduce, type KafkaRecord, type TopicData } from './produce-request.js'
 
@@ -47,7 +48,7 @@ const keyOf = ({ topic, partition }: { topic: string; partition: number }) => `$
 
 export function createProducer(connections: KafkaConnections): Producer {
   const positions = new Map<string, Position>()
-  let throttledUntilMs = 0
+  const throttledUntilMs = new Map<number, number>() // by broker
   let identity: Promise<Identity> | undefined // for partitions that have none yet
 
   const requestIdentity = async (): Promise<Identity> => {
@@ -91,6 +92,9 @@ export function createProducer(connections: KafkaConnections): Producer {
       let held: Position[]
       let response: ProduceResponse
       try {
+        // here and not in kafkajs, where the wait would count as one for an answer
+        const waitMs = (throttledUntilMs.get(leader) ?? 0) - performance.now()
+        if (waitMs > 0) await pause(waitMs)
         held = []
         for (const batch of batches) held.push(await positionOf(batch))
         const topics = byTopic(batches, held)
@@ -98,7 +102,7 @@ export function createProducer(connections: KafkaConnections): Producer {
       } catch (error) {
         return batches.map(() => error as KafkaError)
       }
-      throttledUntilMs = Math.max(throttledUntilMs, performance.now() + (response.clientSideThrottleTime ?? 0))
+      throttledUntilMs.set(leader, performance.now() + (response.clientSideThrottleTime ?? 0))
       const answers = new Map<string, number>()
       for (const { topicName, partitions } of response.topics)
         for (const { partition, errorCode } of partitions)
@@ -112,7 +116,7 @@ export function createProducer(connections: KafkaConnections): Producer {
     forget(topic, partition) {
       renew({ topic, partition, records: [] })
     },
-    isThrottled: () => throttledUntilMs > performance.now(),
+    isThrottled: () => [...throttledUntilMs.values()].some((untilMs) => untilMs > performance.now()),
   }
 }
 
