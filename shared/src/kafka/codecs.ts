@@ -1,10 +1,7 @@
 // Decompression of record batches, in every codec that Kafka knows. What comes is another producer's: garbage throws,
 // and a batch that would grow past the limit throws before its memory is taken.
-import { createRequire } from 'node:module'
 import zlib from 'node:zlib'
 import { Decompress } from 'fzstd'
-
-const snappy = createRequire(import.meta.url)('snappyjs') as { uncompress(bytes: Buffer, maxLength: number): Buffer }
 
 /** More than any sensible batch: brokers take 1 MB of compressed records by default. */
 export const MAX_BATCH_BYTES = 64 * 1024 * 1024
@@ -18,19 +15,65 @@ const XERIAL_MAGIC = Buffer.from([0x82, 0x53, 0x4e, 0x41, 0x50, 0x50, 0x59, 0])
 const XERIAL_HEADER_BYTES = 16
 
 const unsnappy: Decompressor = (bytes, maxBytes) => {
-  if (!bytes.subarray(0, XERIAL_MAGIC.length).equals(XERIAL_MAGIC)) return snappy.uncompress(bytes, maxBytes)
+  if (!bytes.subarray(0, XERIAL_MAGIC.length).equals(XERIAL_MAGIC)) return unsnappyBlock(bytes, maxBytes)
   const blocks: Buffer[] = []
   let total = 0
   for (let at = XERIAL_HEADER_BYTES; at < bytes.length; ) {
     const length = bytes.readInt32BE(at)
     at += 4
     if (length < 0 || at + length > bytes.length) throw new Error('a snappy block ends beyond the batch')
-    const block = snappy.uncompress(bytes.subarray(at, at + length), maxBytes - total)
+    const block = unsnappyBlock(bytes.subarray(at, at + length), maxBytes - total)
     blocks.push(block)
     total += block.length
     at += length
   }
   return Buffer.concat(blocks, total)
+}
+
+/**
+ * Literals and copies of what was written before. snappyjs does not end on some bytes that are no snappy.
+ * (https://github.com/google/snappy/blob/main/format_description.txt)
+ */
+function unsnappyBlock(block: Buffer, maxBytes: number): Buffer {
+  let at = 0
+  let size = 0
+  for (let factor = 1; ; factor *= 128) {
+    const byte = block.readUInt8(at++)
+    size += (byte & 0x7f) * factor
+    if (size > maxBytes) throw new Error(`a snappy block holds more than ${maxBytes} bytes`)
+    if (byte < 0x80) break
+  }
+  const out = Buffer.allocUnsafe(size)
+  let end = 0
+  while (at < block.length) {
+    const tag = block.readUInt8(at++)
+    const kind = tag & 3
+    if (kind === 0) {
+      const extra = Math.max((tag >> 2) - 59, 0) // bytes of the length
+      const length = 1 + (extra === 0 ? tag >> 2 : block.readUIntLE(at, extra))
+      at += extra
+      if (at + length > block.length || end + length > size) throw new Error('snappy literals beyond the block')
+      block.copy(out, end, at, at + length)
+      at += length
+      end += length
+      continue
+    }
+    const length = kind === 1 ? 4 + ((tag >> 2) & 7) : 1 + (tag >> 2)
+    const bytes = kind === 3 ? 4 : kind
+    const distance = block.readUIntLE(at, bytes) + (kind === 1 ? (tag >> 5) * 256 : 0)
+    at += bytes
+    if (distance === 0 || distance > end || end + length > size) throw new Error('a snappy copy beyond the block')
+    copyWithin(out, end, distance, length)
+    end += length
+  }
+  if (end !== size) throw new Error('a snappy block is cut off')
+  return out
+}
+
+/** Repeats `length` bytes from `distance` before `end`, also those that it writes meanwhile. */
+function copyWithin(out: Buffer, end: number, distance: number, length: number): void {
+  if (distance >= length) out.copyWithin(end, end - distance, end - distance + length)
+  else for (let i = 0; i < length; i++) out[end + i] = out[end + i - distance] as number
 }
 
 // node:zlib knows zstd from Node 22.15 on
@@ -133,8 +176,7 @@ function unlz4Block(block: Buffer, out: Buffer, start: number, limit: number): n
     at += 2
     const match = lengthFrom(token & 15) + LZ4_MIN_MATCH
     if (distance === 0 || distance > end || end + match > limit) throw new Error('an LZ4 match beyond the block')
-    if (distance >= match) out.copyWithin(end, end - distance, end - distance + match)
-    else for (let i = 0; i < match; i++) out[end + i] = out[end + i - distance] as number
+    copyWithin(out, end, distance, match)
     end += match
   }
 }
