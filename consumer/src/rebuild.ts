@@ -1,5 +1,6 @@
 // npm run rebuild: puts into Redis again what Kafka still has, after Redis lost it. Beside a running consumer too, for
 // what is newer stays: it takes the consumer's configuration, joins no group and commits nothing.
+import { pause } from '@iot/shared/backoff'
 import { ConfigError, loadConfig } from '@iot/shared/config'
 import type { DeadLetter } from '@iot/shared/contract'
 import { describe } from '@iot/shared/errors'
@@ -21,7 +22,6 @@ const SAY_MS = 5000
 
 const say = (line: string) => void process.stdout.write(`${line}\n`)
 const complain = (line: string) => void process.stderr.write(`${SERVICE}: ${line}\n`)
-const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
 /** Where each partition begins and ends now. @throws when one of them has no leader, or its broker does not say */
 async function boundsNow(connections: KafkaConnections, topic: string, state: Topic): Promise<Map<number, Bounds>> {

@@ -68,7 +68,7 @@ export type KafkaConnections = {
   metadata(topics: string[]): Promise<Metadata>
   /**
    * Sends a request to a broker; `null` means any that is known, and after a failure another one. A connection that
-   * failed is opened again next time.
+   * failed is replaced by the next request.
    * @param change replaces parts of the request that kafkajs would send; gets the newest version that the broker knows
    * @throws {KafkaError} when there is no connection or no answer within 8 s; error codes in the answer do not throw
    */
@@ -115,7 +115,7 @@ export function createConnections(options: KafkaOptions): KafkaConnections {
         'no answer',
       )
     } catch (error) {
-      if (node.broker === broker) renew(node)
+      renew(node, broker)
       throw error
     }
   }
@@ -126,7 +126,8 @@ export function createConnections(options: KafkaOptions): KafkaConnections {
    * The next request goes over connections of its own: kafkajs would take what came of an answer before its connection
    * broke, and what still comes of it, for the beginning of what comes over the next one.
    */
-  const renew = (node: Node) => {
+  const renew = (node: Node, failed: Broker) => {
+    if (node.broker !== failed) return // another request has seen to it
     drop(node)
     node.broker = openAt(node.address)
   }
@@ -165,7 +166,7 @@ export function createConnections(options: KafkaOptions): KafkaConnections {
         return asMetadata(response)
       } catch (error) {
         preferred++
-        if (node.broker === broker) renew(node)
+        renew(node, broker)
         last = error
       }
     }
