@@ -1,5 +1,5 @@
 import type { DeadLetter } from '@iot/shared/contract'
-import type { OutgoingRecord } from '@iot/shared/publisher'
+import type { OutgoingRecord } from '@iot/shared/outgoing'
 import { register } from 'prom-client'
 import { beforeEach, expect, test } from 'vitest'
 import { createAccept } from './accept.js'

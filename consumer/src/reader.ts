@@ -5,11 +5,11 @@ import { describe } from '@iot/shared/errors'
 import { errorOf, type KafkaConnections } from '@iot/shared/kafka/connections'
 import { type FetchedPartition, type FetchedRecord, fetchRecords } from '@iot/shared/kafka/fetch'
 import { boundsOf } from '@iot/shared/kafka/topic-state'
+import type { Problems } from '@iot/shared/problems'
 import { createSignal } from '@iot/shared/signal'
 import type { Logger } from 'pino'
 import { type Committed, countSkipped, startOf } from './lag.js'
 import type { Lane } from './lane.js'
-import type { Problems } from './problems.js'
 
 const WAIT_MS = 500 // for a first record
 const SHORT_WAIT_MS = 20 // while a lane is full, which is to be read from as soon as it has room

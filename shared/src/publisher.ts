@@ -6,28 +6,29 @@
 import type { Logger } from 'pino'
 import { Counter, Gauge, Histogram } from 'prom-client'
 import { backoffMs } from './backoff.js'
+import { createClusterView } from './cluster-view.js'
 import { createCondition } from './condition.js'
 import { DEAD_LETTER_REASONS, type DeadLetter, deadLetterTopic } from './contract.js'
 import { describe } from './errors.js'
-import type { KafkaConnections, KafkaError, Metadata, PartitionMetadata } from './kafka/connections.js'
+import type { KafkaConnections, KafkaError } from './kafka/connections.js'
 import { partitionOf } from './kafka/partitioner.js'
-import type { KafkaRecord } from './kafka/produce-request.js'
 import { createProducer } from './kafka/producer.js'
 import type { Topics } from './kafka/topics.js'
 import { drained } from './lifecycle.js'
+import { createPacker, type Outgoing, type OutgoingRecord } from './outgoing.js'
+import { createProblems } from './problems.js'
 import { type Batch, createSendQueue, type QueueItem } from './send-queue.js'
 import { createSignal } from './signal.js'
 
 const MAX_REQUEST_RECORDS = 1000
 const MAX_BATCH_BYTES = 800_000 // Kafka's default for one partition's batch is 1,048,588
-const HEADER_BYTES = 300
 const LOOK_MS = 5000 // between two looks at the cluster
 const LOOK_AGAIN_MS = 250 // after a failure
 const SLOWEST_ATTEMPT = 4 // about 1.6 s between looks for a cluster that is away
 const PATIENCE_MS = 2000 // a leader that moves is not worth a line
-const BELIEVED_MS = 2000
 const STALLED_MS = 10_000 // nothing stored for so long is a standstill, whatever the cause
 const WATCH_MS = 1000
+const CLUSTER = 'cluster'
 const TOO_LARGE = new Set(['MESSAGE_TOO_LARGE', 'RECORD_LIST_TOO_LARGE'])
 
 const published = new Counter({
@@ -64,11 +65,6 @@ new Gauge({
   },
 })
 
-/** A record for `iot-data`; `source` and `original` (the payload as it came) are what its dead letter would carry. */
-export type OutgoingRecord = { deviceId: string; value: string; source: string; original: Buffer }
-
-type Outgoing = KafkaRecord & { reading?: OutgoingRecord; letter?: DeadLetter }
-
 export type Publisher = {
   /** Records that wait for Kafka. */
   readonly waiting: number
@@ -83,6 +79,7 @@ export type Publisher = {
   stop(withinMs: number): Promise<void>
 }
 
+// longer than other functions: the parts of one machine, of a few lines each, around one queue
 /**
  * @param options.service the name written to the header `service` of dead letters
  * @param options.part what the publisher is called in readiness and metrics
@@ -93,7 +90,7 @@ export function createPublisher(
   logger: Logger,
 ): Publisher {
   const { topic, service, connections, topics } = options
-  const letterTopic = deadLetterTopic(topic)
+  const nowMs = () => performance.now()
   const producer = createProducer(connections)
   const queue = createSendQueue<Outgoing>({
     maxRecords: MAX_REQUEST_RECORDS,
@@ -104,51 +101,33 @@ export function createPublisher(
       logger.warn({ topic: name }, 'the topic has fewer partitions than before; distributing records again')
       for (let partition = 0; partition < partitions; partition++) {
         producer.forget(name, partition)
-        failing.delete(`${name}/${partition}`)
+        problems.clear(`${name}/${partition}`)
       }
     },
-    nowMs: () => performance.now(),
+    nowMs,
   })
+  const view = createClusterView({ minInSync: topics.minInSync, nowMs })
+  const packer = createPacker({ topic, service, maxBytes: MAX_BATCH_BYTES, nowMs: Date.now })
   const condition = createCondition(
     options.part,
     { wrong: 'Kafka is not accepting records; retrying', right: 'Kafka is accepting records' },
     logger,
   )
-  const failing = new Map<string, { sinceMs: number; problem: string }>() // by partition
+  const problems = createProblems(nowMs) // of partitions, and one of the cluster or a topic as a whole
   const busy = new Set<number>() // brokers with a request outstanding
   const stored = createSignal()
   const look = createSignal()
   const stopped = createSignal()
-  let leaders = new Map<string, Map<number, number | null>>()
-  const counts = new Map<string, number>() // partitions of each topic, as believed
-  const shrunk = new Map<string, { count: number; sinceMs: number }>() // topics that seem to have fewer partitions
-  let leading = 0 // how many brokers lead partitions
   let isPumpDue = false
-  let unusable: { sinceMs: number; problem: string } | null = null // the cluster, or a topic as a whole
   let isReached = false
   let wasUsable = false // readiness begins with the first look at which nothing was wrong
-  let cutBytes = MAX_BATCH_BYTES // what is kept of a dead letter that Kafka does not take whole
   let stopping = false
   let watching: Promise<void> | undefined
   let watchdog: NodeJS.Timeout | undefined
 
-  const letterItem = (letter: DeadLetter, onStored: () => void, cut = false): QueueItem<Outgoing> => {
-    const value = cut && letter.value ? letter.value.subarray(0, cutBytes) : letter.value
-    const headers: Record<string, string> = {
-      reason: letter.reason,
-      source: letter.source.slice(0, 1000),
-      service,
-      timestamp: String(Math.floor(Date.now() / 1000)),
-    }
-    const sentBytes = letter.valueBytes ?? letter.value?.length ?? 0
-    if (value && value.length < sentBytes) headers.truncated_from = String(sentBytes)
-    const record = { key: letter.deviceId ?? null, value, headers, letter }
-    return { topic: letterTopic, key: null, record, bytes: (value?.length ?? 0) + HEADER_BYTES, onStored }
-  }
-
   const push = (item: QueueItem<Outgoing>) => {
     queue.push(item)
-    if (isPumpDue || busy.size === leading) return
+    if (isPumpDue || busy.size === view.leading) return
     isPumpDue = true
     queueMicrotask(pump) // once for what comes together
   }
@@ -157,13 +136,13 @@ export function createPublisher(
   const pump = () => {
     isPumpDue = false
     const batches = queue.take((name, partition) => {
-      const leader = leaders.get(name)?.get(partition)
-      return leader !== undefined && leader !== null && !busy.has(leader)
+      const leader = view.leaderOf(name, partition)
+      return leader !== null && !busy.has(leader)
     })
     const byLeader = new Map<number, Batch<Outgoing>[]>()
     for (const batch of batches) {
-      const leader = leaders.get(batch.topic)?.get(batch.partition)
-      if (leader === undefined || leader === null) throw new Error(`${batch.topic}/${batch.partition} has no leader`)
+      const leader = view.leaderOf(batch.topic, batch.partition)
+      if (leader === null) throw new Error(`${batch.topic}/${batch.partition} has no leader`)
       const together = byLeader.get(leader)
       if (together) together.push(batch)
       else byLeader.set(leader, [batch])
@@ -173,7 +152,7 @@ export function createPublisher(
 
   const send = async (leader: number, batches: Batch<Outgoing>[]) => {
     busy.add(leader)
-    const sentMs = performance.now()
+    const sentMs = nowMs()
     const results = await producer.send(
       leader,
       batches.map(({ topic: name, partition, items }) => ({
@@ -184,7 +163,7 @@ export function createPublisher(
     )
     busy.delete(leader)
     sizes.observe(batches.reduce((sum, { items }) => sum + items.length, 0))
-    durations.observe((performance.now() - sentMs) / 1000)
+    durations.observe((nowMs() - sentMs) / 1000)
     for (const [index, batch] of batches.entries()) settle(batch, results[index] as KafkaError | null)
     assess()
     pump()
@@ -193,33 +172,21 @@ export function createPublisher(
   const settle = (batch: Batch<Outgoing>, error: KafkaError | null) => {
     const name = `${batch.topic}/${batch.partition}`
     if (error === null) {
-      failing.delete(name)
+      problems.clear(name)
       published.inc({ topic: batch.topic }, batch.items.length)
       for (const { record } of batch.items) if (record.letter) deadLetters.inc({ reason: record.letter.reason })
       queue.stored(batch)
       stored.wake()
     } else if (TOO_LARGE.has(error.type ?? '')) {
       const item = queue.tooLarge(batch)
-      if (item) replaceTooLarge(item)
+      if (item) push(packer.smaller(item))
     } else {
       if (error.type === 'INVALID_RECORD') giveKeys(batch)
       retries.inc(1)
-      const sinceMs = failing.get(name)?.sinceMs ?? performance.now()
-      failing.set(name, { sinceMs, problem: `${name}: ${describe(error)}` })
+      problems.set(name, `${name}: ${describe(error)}`)
       setTimeout(pump, queue.failed(batch))
       look.wake()
     }
-  }
-
-  /** A record that Kafka does not take by itself becomes a dead letter, and that is cut until it fits. */
-  const replaceTooLarge = ({ record, onStored }: QueueItem<Outgoing>) => {
-    if (record.reading) {
-      const { source, deviceId, original } = record.reading
-      push(letterItem({ reason: 'too_large', source, deviceId, value: original }, onStored))
-    } else if (record.letter) {
-      cutBytes = Math.floor(Math.min(cutBytes, record.letter.value?.length ?? 0) / 2)
-      push(letterItem(record.letter, onStored, true))
-    } else throw new Error('a record is neither a reading nor a dead letter')
   }
 
   /** A compacted topic takes no record without a key. */
@@ -231,87 +198,39 @@ export function createPublisher(
   const watch = async () => {
     for (let attempt = 0; ; ) {
       try {
-        const metadata = await connections.metadata([topic, letterTopic])
+        const metadata = await connections.metadata([topic, deadLetterTopic(topic)])
         if (!isReached) connects.inc()
         isReached = true
         attempt = 0
-        adopt(metadata)
+        view.adopt(metadata)
+        for (const [name, count] of view.counts) queue.setPartitions(name, count)
+        if (view.problem === null) problems.clear(CLUSTER)
+        else problems.set(CLUSTER, view.problem)
+        wasUsable ||= view.problem === null
         assess()
         pump()
         await topics.tend(metadata)
       } catch (error) {
         isReached = false
-        setUnusable(describe(error))
+        problems.set(CLUSTER, describe(error))
         assess()
         attempt++
       }
       if (stopping) return
       if (attempt > 0) await stopped.wait(backoffMs(Math.min(attempt, SLOWEST_ATTEMPT)))
-      else if (unusable !== null || failing.size > 0) await stopped.wait(LOOK_AGAIN_MS)
+      else if (problems.size > 0) await stopped.wait(LOOK_AGAIN_MS)
       else await look.wait(LOOK_MS)
     }
   }
 
-  const setUnusable = (problem: string | null) => {
-    if (problem === null) unusable = null
-    else unusable = { sinceMs: unusable?.sinceMs ?? performance.now(), problem }
-  }
-
-  /** Takes over what the cluster says of the topics. */
-  const adopt = (metadata: Metadata) => {
-    const found = new Map<string, Map<number, number | null>>()
-    const problems: string[] = []
-    for (const [name, partitions] of metadata.topics) {
-      if (partitions instanceof Error) {
-        problems.push(`topic ${name}: ${describe(partitions)}`)
-        continue
-      }
-      if (isDoubtful(name, partitions.length)) {
-        problems.push(`topic ${name} has ${partitions.length} partitions, fewer than before`)
-        continue
-      }
-      found.set(name, new Map(partitions.map(({ partition, leader }) => [partition, leader])))
-      queue.setPartitions(name, partitions.length)
-      const problem = weakness(name, partitions)
-      if (problem) problems.push(problem)
-    }
-    leaders = found
-    const all = [...found.values()].flatMap((partitions) => [...partitions.values()])
-    leading = new Set(all.filter((leader) => leader !== null)).size
-    setUnusable(problems[0] ?? null)
-    wasUsable ||= problems.length === 0
-  }
-
-  /** Fewer partitions are believed when they stay so: a broker that lags tells of how it was. */
-  const isDoubtful = (name: string, count: number): boolean => {
-    const before = counts.get(name) ?? 0
-    if (count >= before) shrunk.delete(name)
-    else {
-      const seen = shrunk.get(name)
-      if (seen?.count !== count) shrunk.set(name, { count, sinceMs: performance.now() })
-      if (seen?.count !== count || performance.now() - seen.sinceMs < BELIEVED_MS) return true
-    }
-    counts.set(name, count)
-    return false
-  }
-
-  const weakness = (name: string, partitions: PartitionMetadata[]): string | null => {
-    const leaderless = partitions.find(({ leader }) => leader === null)
-    if (leaderless) return `${name}/${leaderless.partition} has no leader`
-    const needed = topics.minInSync(name) // of a partition with fewer replicas Kafka 4 asks for all of them
-    const under = partitions.find(({ inSync, replicas }) => inSync < Math.min(needed, replicas))
-    return under ? `${name}/${under.partition} has ${under.inSync} in-sync replicas, ${needed} are needed` : null
-  }
-
   /** Decides whether records are being stored, from everything that is known. */
   const assess = () => {
-    const now = performance.now()
-    const lasting = [unusable, ...failing.values()].find((one) => one && now - one.sinceMs >= PATIENCE_MS)
-    if (lasting) condition.wrong(`Kafka: ${lasting.problem}`, { waiting: queue.size })
+    const problem = problems.lasting(PATIENCE_MS)
+    if (problem !== null) condition.wrong(`Kafka: ${problem}`, { waiting: queue.size })
     else if (queue.stalledMs() >= STALLED_MS) {
       const why = producer.isThrottled() ? 'a quota throttles the producer' : 'nothing was stored for 10 s'
       condition.wrong(`Kafka: ${why}`, { waiting: queue.size })
-    } else if (unusable === null && failing.size === 0) condition.right()
+    } else if (problems.size === 0) condition.right()
   }
 
   const publisher: Publisher = {
@@ -323,15 +242,9 @@ export function createPublisher(
       watching = watch()
       watchdog = setInterval(assess, WATCH_MS)
     },
-    publish(reading, onStored) {
-      const { deviceId, value } = reading
-      const record = { key: deviceId, value, reading }
-      push({ topic, key: deviceId, record, bytes: Buffer.byteLength(value) + HEADER_BYTES, onStored })
-    },
-    deadLetter(letter, onStored) {
-      push(letterItem(letter, onStored, (letter.value?.length ?? 0) > MAX_BATCH_BYTES))
-    },
-    check: () => condition.check() ?? (wasUsable ? null : `Kafka: ${unusable?.problem ?? 'not connected yet'}`),
+    publish: (reading, onStored) => push(packer.reading(reading, onStored)),
+    deadLetter: (letter, onStored) => push(packer.letter(letter, onStored)),
+    check: () => condition.check() ?? (wasUsable ? null : `Kafka: ${problems.lasting(0) ?? 'not connected yet'}`),
     async stop(withinMs) {
       const isEmpty = async () => {
         while (queue.size > 0) await stored.wait()
