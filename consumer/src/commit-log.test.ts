@@ -150,6 +150,22 @@ test('an offset that Kafka has lost is committed again', async () => {
   expect(committed()).toBe(10)
 })
 
+test('what the group had committed before the generation began is owed again too, once Kafka has lost it', async () => {
+  const { log, requests, owed, committed } = open()
+  const found = (offset: number | null, partition = 0) => ({ topic: 't', partition, offset })
+  log.begin(1, [found(7), found(null, 1)])
+  log.confirm([found(7), found(null, 1)])
+  expect(requests).toHaveLength(0)
+  log.confirm([found(3), found(null, 1)])
+  await requests[0]?.answer()
+  expect(owed()).toEqual([['t/0@7']])
+  expect(committed()).toBe(0) // nothing was stored anew
+  log.begin(2, [])
+  log.confirm([found(3)]) // another member's
+  await vi.advanceTimersByTimeAsync(INTERVAL_MS)
+  expect(requests).toHaveLength(1)
+})
+
 test('partitions of equal number of two topics are kept apart', async () => {
   const { log, requests, owed } = open()
   log.begin(1)

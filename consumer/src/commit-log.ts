@@ -13,6 +13,9 @@ export type Owed = {
   count: number
 }
 
+/** What Kafka says it has of a partition; null for nothing. */
+export type Confirmed = { topic: string; partition: number; offset: number | null }
+
 export type CommitLogOptions = {
   /** Commits in one request; returns an error for each that was refused. @throws when nothing is known of any */
   commit(owed: Owed[]): Promise<(Error | null)[]>
@@ -26,12 +29,15 @@ export type CommitLogOptions = {
 
 export type CommitLog = {
   readonly owed: number
-  /** Takes entries of this generation from now on, and drops those of earlier ones. */
-  begin(generation: number): void
+  /**
+   * Takes entries of this generation from now on, and drops those of earlier ones.
+   * @param from what the group had committed of the partitions that are ours now: Kafka may lose that too
+   */
+  begin(generation: number, from?: Confirmed[]): void
   /** `next` rises with every call for a partition. An entry of an earlier generation comes too late and is dropped. */
   written(entry: Owed, generation: number): void
-  /** What Kafka says it has of some partitions, null for nothing: what it has lost of this generation is owed again. */
-  confirm(committed: { topic: string; partition: number; offset: number | null }[]): void
+  /** What Kafka says it has of some partitions: what it has lost since the generation began is owed again. */
+  confirm(committed: Confirmed[]): void
   /** Commits at once, again and again if it fails; resolves with whether nothing is owed any more. */
   flush(withinMs: number): Promise<boolean>
 }
@@ -42,7 +48,8 @@ export function createCommitLog(options: CommitLogOptions): CommitLog {
   const urgent = createSignal()
   let generation = -1
   let owed = new Map<string, Owed>()
-  let highest = new Map<string, number>()
+  let highest = new Map<string, number>() // written in this generation
+  let before = new Map<string, number | null>() // committed before it
   let flushing = 0
   let isRunning = false
 
@@ -85,20 +92,21 @@ export function createCommitLog(options: CommitLogOptions): CommitLog {
     get owed() {
       return owed.size
     },
-    begin(next) {
+    begin(next, from = []) {
       if (next <= generation) throw new Error(`generation ${next} after ${generation}`)
       generation = next
       owed = new Map()
       highest = new Map()
+      before = new Map(from.map((one) => [keyOf(one), one.offset]))
       settled.wake()
     },
     written(entry, of) {
       if (of < generation) return
       if (of > generation) throw new Error(`generation ${of} has not begun`)
       const key = keyOf(entry)
-      const before = highest.get(key) ?? -1
-      if (!Number.isSafeInteger(entry.next) || entry.next <= before) {
-        throw new Error(`${key} was written up to ${entry.next} after ${before}`)
+      const last = highest.get(key) ?? -1
+      if (!Number.isSafeInteger(entry.next) || entry.next <= last) {
+        throw new Error(`${key} was written up to ${entry.next} after ${last}`)
       }
       highest.set(key, entry.next)
       owed.set(key, { ...entry, count: entry.count + (owed.get(key)?.count ?? 0) })
@@ -107,8 +115,8 @@ export function createCommitLog(options: CommitLogOptions): CommitLog {
     confirm(committed) {
       for (const { topic, partition, offset } of committed) {
         const key = keyOf({ topic, partition })
-        const next = highest.get(key)
-        if (next === undefined || owed.has(key) || (offset !== null && offset >= next)) continue
+        const next = highest.get(key) ?? before.get(key) ?? 0
+        if (owed.has(key) || (offset ?? 0) >= next) continue
         owed.set(key, { topic, partition, next, count: 0 })
         commitSoon()
       }

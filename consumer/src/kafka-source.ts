@@ -14,8 +14,9 @@ import { createSignal } from '@iot/shared/signal'
 import type { Logger } from 'pino'
 import { Counter } from 'prom-client'
 import type { SourceRecord } from './batch.js'
-import { committedOf, countPartitions, findTopic, leadersOf } from './cluster.js'
+import { committedOf, countPartitions, findTopic, leadersOf, type Topic } from './cluster.js'
 import { createCommitLog } from './commit-log.js'
+import type { Committed } from './lag.js'
 import { createLanes } from './lanes.js'
 import { createReader } from './reader.js'
 import { createWatch, type Session } from './watch.js'
@@ -162,7 +163,7 @@ export function createKafkaSource(parts: KafkaSourceParts, options: KafkaSourceO
     const committed = await committedOf(member, topic, partitions)
     await connections.reading.metadata([topic])
     generation++
-    commits.begin(generation)
+    commits.begin(generation, ofTopic(state, committed))
     lanes.begin(partitions, generation)
     keepProblems(partitions)
     const reader = createReader({
@@ -182,6 +183,12 @@ export function createKafkaSource(parts: KafkaSourceParts, options: KafkaSourceO
     logger.info({ partitions, members }, 'partitions assigned')
     return { topic: state, isLeader, counted, reader, over: null }
   }
+
+  /** What was committed of this topic, not of another one that had its name. */
+  const ofTopic = (state: Topic, committed: Map<number, Committed>) =>
+    [...committed]
+      .filter(([, { topicId }]) => topicId === null || topicId === state.id)
+      .map(([partition, { offset }]) => ({ topic, partition, offset }))
 
   /** Those of the session before are over, but for those of partitions that are still ours. */
   const keepProblems = (partitions: number[]) =>

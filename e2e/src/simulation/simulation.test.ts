@@ -2,6 +2,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { BRIDGE_FAULTS, bridgeSteps, runBridge } from './bridge.js'
+import { CONSUMER_FAULTS, consumerSteps, runConsumer } from './consumer.js'
 
 test('what the bridge acknowledges is stored, once, in order, whatever happens', () => {
   fc.assert(
@@ -10,9 +11,24 @@ test('what the bridge acknowledges is stored, once, in order, whatever happens',
   )
 })
 
-test.each(BRIDGE_FAULTS)('a planted fault is found: %s', (fault) => {
+test.each(BRIDGE_FAULTS)('a planted fault of the bridge is found: %s', (fault) => {
   const { failed } = fc.check(
     fc.property(bridgeSteps, (steps) => runBridge(steps, fault)),
+    { numRuns: 10_000 },
+  )
+  expect(failed).toBe(true)
+})
+
+test('what the consumers commit is written, in order, whatever happens', async () => {
+  await fc.assert(
+    fc.asyncProperty(consumerSteps, (steps) => runConsumer(steps)),
+    { numRuns: 10_000 },
+  )
+})
+
+test.each(CONSUMER_FAULTS)('a planted fault of the consumer is found: %s', async (fault) => {
+  const { failed } = await fc.check(
+    fc.asyncProperty(consumerSteps, (steps) => runConsumer(steps, fault)),
     { numRuns: 10_000 },
   )
   expect(failed).toBe(true)
