@@ -6,7 +6,7 @@
 export async function eventually<T>(
   condition: () => Promise<T> | T,
   what: string | (() => string),
-  timeoutMs = 60_000,
+  timeoutMs = 120_000, // only a failure waits so long
 ): Promise<T> {
   const deadline = Date.now() + timeoutMs
   let last: unknown
