@@ -89,7 +89,9 @@ export async function createRig() {
     },
     async createTopic(partitions = 6): Promise<string> {
       const topic = `iot-data-${randomBytes(4).toString('hex')}`
-      await admin.createTopics({ topics: [{ topic, numPartitions: partitions }], waitForLeaders: true })
+      await admin.createTopics({ topics: [{ topic, numPartitions: partitions }], waitForLeaders: false })
+      // kafkajs's own wait throws where a broker does not know the topic yet
+      while ((await admin.fetchTopicOffsets(topic).catch(() => [])).length < partitions) await pause(SAMPLE_MS)
       return topic
     },
     deleteTopic: (topic: string) => admin.deleteTopics({ topics: [topic] }),
