@@ -19,13 +19,21 @@ const WRONGTYPE = bulk('WRONGTYPE Operation against a key holding the wrong kind
 
 /** Speaks as much RESP2 as a connection needs, and replies to scripts what it is told to. */
 function createImpostor() {
-  const impostor = { state: right, history: right, met: 0, server: undefined as Server | undefined }
+  const impostor = {
+    state: right,
+    history: right,
+    met: 0,
+    server: undefined as Server | undefined,
+    sockets: new Set<Socket>(),
+  }
   const scripts = new Map<string, 'state' | 'history'>()
 
   const reply = ([command = '', ...args]: string[]): string => {
     switch (command.toUpperCase()) {
       case 'HELLO':
         return "-ERR unknown command 'HELLO'\r\n"
+      case 'ECHO':
+        return bulk(args[0] ?? '')
       case 'SCRIPT': {
         const sha = createHash('sha1')
           .update(args[1] ?? '')
@@ -44,7 +52,9 @@ function createImpostor() {
   }
   const serve = (socket: Socket) => {
     let buffered = ''
+    impostor.sockets.add(socket)
     socket.on('error', () => {})
+    socket.once('close', () => impostor.sockets.delete(socket))
     socket.setEncoding('latin1').on('data', (data: string) => {
       buffered += data
       for (;;) {
@@ -119,6 +129,8 @@ const shapes: [script: 'state' | 'history', name: string, shape: Shape][] = [
   ['state', 'an error that is unknown', (devices) => array(int(devices - 1), int(0), int(1), bulk('ERR new'))],
   ['state', 'an error inside', (devices) => array(int(devices), '-WRONGTYPE Operation against a key\r\n')],
   ['state', 'WRONGTYPE for the whole call', () => '-WRONGTYPE Operation against a key\r\n'],
+  ['state', 'a reply twice', (devices) => right(devices).repeat(2)],
+  ['state', 'a reply left out', () => ''],
   ['state', 'another protocol', () => 'HTTP/1.1 400 Bad Request\r\n\r\n'],
   ['history', 'an empty array', () => '*0\r\n'],
   ['history', 'an array of nil', () => array('$-1\r\n')],
@@ -142,6 +154,20 @@ test('a reply of another form is a failure: nothing is committed, nothing is a d
   const letters = [...(await platform.ends(`${topic}-dlq`)).values()]
   expect(letters.reduce((sum, end) => sum + end, 0)).toBe(0)
 }, 120_000)
+
+test('what nobody asked for, and what says that it is huge: another connection is made, in the same process', async () => {
+  const { consumer } = platform
+  Object.assign(impostor, { state: () => '*0\r\n' })
+  const pid = consumer.pid()
+  for (const bytes of ['$-1\r\n', '>1\r\n$-1\r\n', '$536870912\r\n', '*1\r\n'.repeat(100_000), `+${'a'.repeat(1e6)}`]) {
+    await eventually(() => impostor.sockets.size > 0, 'a connection')
+    const [socket] = impostor.sockets
+    socket?.write(bytes)
+    await eventually(() => socket && !impostor.sockets.has(socket), `${bytes.slice(0, 20)} ends the connection`)
+  }
+  expect(consumer.pid()).toBe(pid)
+  expect((await fetch(`${consumer.url}/health/live`)).status).toBe(200)
+})
 
 test('behind the same address stands Redis again: everything is stored', async () => {
   const { redis } = platform

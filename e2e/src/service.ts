@@ -17,6 +17,8 @@ export type Service = {
   /** SIGTERM; returns the exit code. */
   stop(): Promise<number | null>
   kill(): Promise<void>
+  /** Resolves when the process that was started last has ended, with its exit code; null after a signal. */
+  ended(): Promise<number | null>
   /** Sends a signal that does not end it, such as SIGSTOP. */
   signal(signal: NodeJS.Signals): void
   pid(): number
@@ -72,6 +74,7 @@ export function createService(name: keyof typeof PORT_VARIABLES, dir: string, en
     },
     stop: () => end('SIGTERM'),
     kill: async () => void (await end('SIGKILL')),
+    ended: () => ended,
     signal: (signal) => void child?.kill(signal),
     pid: () => child?.pid ?? 0,
     rssMb() {

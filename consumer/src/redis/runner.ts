@@ -1,4 +1,5 @@
 // Runs the two scripts on a connection: loaded once for each, all calls of a batch in one write, every reply checked.
+import { randomUUID } from 'node:crypto'
 import type { Redis } from 'ioredis'
 import { Counter } from 'prom-client'
 import type { DeviceWork } from '../batch.js'
@@ -15,6 +16,8 @@ export type Runner = {
 }
 
 export function createRunner(redis: Redis): Runner {
+  const prefix = `${randomUUID()}/`
+  let sends = 0
   let areLoaded = false
   redis.on('ready', () => {
     areLoaded = false
@@ -29,7 +32,7 @@ export function createRunner(redis: Redis): Runner {
    * Sends everything in one write, as a pipeline has it. ioredis's own Pipeline makes a hidden class for each instance,
    * by which the garbage collector keeps every batch until its next full run.
    */
-  const send = (calls: Call[]): Promise<unknown>[] => {
+  const send = (calls: Call[], token: string): Promise<unknown>[] => {
     const sent: Promise<unknown>[] = []
     const { stream } = redis
     stream.cork()
@@ -40,13 +43,23 @@ export function createRunner(redis: Redis): Runner {
           redis.evalsha(historyScript.sha, history.keys.length, ...history.keys, ...history.args),
         )
       }
+      sent.push(redis.echo(token))
     } finally {
       stream.uncork()
     }
     return sent
   }
 
-  const runOnce = async (calls: Call[]) => readReplies(calls, await Promise.allSettled(send(calls)))
+  /** Replies belong to calls by their order alone: the token behind them shows that none is missing or too many. */
+  const runOnce = async (calls: Call[]) => {
+    const token = `${prefix}${++sends}`
+    const replies = await Promise.allSettled(send(calls, token))
+    const echo = replies.pop()
+    const refused = readReplies(calls, replies)
+    if (echo?.status !== 'fulfilled') throw echo?.reason
+    expectReply(echo.value, token)
+    return refused
+  }
 
   return {
     async run(calls) {

@@ -2,20 +2,21 @@
 //   npm run chaos [-- --only bridge,kafka-SIGSTOP] [--devices 200] [--rate 2000] [--out docs]
 //   npm run chaos -- --random 15m --seed 7
 //   npm run chaos -- --outages       servers away for minutes, absent at the start, their disks full
+//   npm run chaos -- --hostile [--only mqtt] [--seed 7] [--sessions 500]     servers that begin to talk nonsense
 //   KAFKA_BROKER_COUNT=3 npm run chaos          three Kafka brokers: each struck in turn, two at once, restarted in turn
-import { mkdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { startCluster } from '@iot/stack/cluster'
 import { brokerCount } from '@iot/stack/kafka'
-import { root } from '@iot/stack/prepare'
 import { createPlatform, portsOf } from '../platform.js'
 import { brokerCells } from './brokers.js'
-import { type Cell, type Row, runCells } from './cell.js'
+import { type Cell, runCells } from './cell.js'
 import type { Span } from './check.js'
 import { COMPONENTS, componentsOf, type Fault, KINDS, pause, strike } from './faults.js'
+import { PEERS, runHostile } from './hostile.js'
 import { outages, smallDisks, unmountDisks } from './outages.js'
+import { createRandom } from './random.js'
 import { inSync } from './replicas.js'
+import { writeReport } from './report.js'
 
 const FROZEN_MS = 20_000
 const RANDOM_GAP_MS = [10_000, 20_000] as const
@@ -28,12 +29,14 @@ const { values: flags } = parseArgs({
     rate: { type: 'string', default: '2000' },
     random: { type: 'string' },
     outages: { type: 'boolean', default: false },
+    hostile: { type: 'boolean', default: false },
+    sessions: { type: 'string', default: '500' },
     seed: { type: 'string', default: '1' },
     out: { type: 'string', default: '.local/chaos' },
   },
 })
 const say = (line: string) => void process.stdout.write(`${line}\n`)
-const positive = (name: 'devices' | 'rate' | 'seed') => {
+const positive = (name: 'devices' | 'rate' | 'seed' | 'sessions') => {
   const value = Number(flags[name])
   if (Number.isInteger(value) && value > 0) return value
   say(`--${name} must be a whole number above 0`)
@@ -49,6 +52,7 @@ if (Number.isNaN(minutes)) {
 }
 
 const kafkaBrokers = brokers()
+if (flags.hostile) await hostile()
 const cluster = await startCluster({ kafkaBrokers, ...(flags.outages ? { dir: smallDisks(kafkaBrokers) } : {}) })
 const platform = await createPlatform(portsOf(cluster))
 const stop = async (code: number) => {
@@ -65,7 +69,7 @@ try {
   const chosen = cells().filter(({ name }) => !only || only.some((beginning) => name.startsWith(beginning)))
   if (chosen.length === 0) throw new Error(`--only ${flags.only} chooses none of ${cells().map(({ name }) => name)}`)
   const rows = await runCells(platform, cluster, chosen, load, say)
-  report(rows)
+  report(rows, `${load.devices} devices, ${load.ratePerSecond} readings a second, QoS 1.`)
   const bad = rows.filter(
     (row) => row.missing + row.out_of_order + row.foreign + row.missing_in_history + row.wrong_last_state,
   )
@@ -74,6 +78,16 @@ try {
 } catch (error) {
   say(String((error as Error).stack))
   await stop(1)
+}
+
+/** Has servers and services of its own, and ends the process. */
+async function hostile(): Promise<never> {
+  const sessions = positive('sessions')
+  const peers = PEERS.filter((name) => !only || only.includes(name))
+  const { rows, bad } = await runHostile({ peers, seed, sessions, start: startCluster, say })
+  report(rows, `${sessions} sessions with each peer.`)
+  say(bad === 0 ? 'nothing missing, nothing out of order, nothing wrong' : `${bad} rounds are not clean`)
+  return process.exit(bad === 0 ? 0 : 1)
 }
 
 function cells(): Cell[] {
@@ -92,8 +106,7 @@ const matrix = (): Cell[] =>
 
 /** Faults drawn by the seed, one every 10 to 20 s, now and then two at once, under one continuous load. */
 async function random(duration: number): Promise<Span[]> {
-  const draw = generator(seed)
-  const pick = <T>(list: readonly T[]): T => list[Math.floor(draw() * list.length)] as T
+  const { next: draw, pick } = createRandom(seed)
   const components = componentsOf(cluster)
   const startedMs = performance.now()
   const forgiven: Span[] = []
@@ -122,35 +135,10 @@ function brokers(): number {
   }
 }
 
-/** Numbers from 0 to 1, the same ones for the same seed (mulberry32, public domain). */
-function generator(from: number): () => number {
-  let state = from
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let value = Math.imul(state ^ (state >>> 15), state | 1)
-    value ^= value + Math.imul(value ^ (value >>> 7), value | 61)
-    return ((value ^ (value >>> 14)) >>> 0) / 4_294_967_296
-  }
-}
-
-function report(rows: Row[]) {
-  const [first] = rows
-  if (!first) return
-  const columns = Object.keys(first) as (keyof Row)[]
-  const line = (cells: (string | number)[]) => `| ${cells.join(' | ')} |`
-  const table = [
-    line(columns.map((column) => column.replaceAll('_', ' '))),
-    line(columns.map((column) => (column === 'fault' ? '---' : '---:'))),
-    ...rows.map((row) => line(columns.map((column) => row[column]))),
-  ].join('\n')
+function report(rows: Record<string, string | number>[], heading: string) {
   const environment = kafkaBrokers > 1 ? `KAFKA_BROKER_COUNT=${kafkaBrokers} ` : ''
   const command = `${environment}npm run chaos${process.argv.length > 2 ? ` -- ${process.argv.slice(2).join(' ')}` : ''}`
-  const heading = `\`${command}\`: ${load.devices} devices, ${load.ratePerSecond} readings a second, QoS 1.`
-  const out = join(root, flags.out)
-  mkdirSync(out, { recursive: true })
-  const kind = minutes > 0 ? '-random' : flags.outages ? '-outages' : ''
+  const kind = minutes > 0 ? '-random' : flags.outages ? '-outages' : flags.hostile ? '-hostile' : ''
   const name = `chaos${kafkaBrokers > 1 ? '-cluster' : ''}${kind}`
-  writeFileSync(join(out, `${name}.md`), `${heading}\n\n${table}\n`)
-  writeFileSync(join(out, `${name}.json`), `${JSON.stringify({ command, load, rows }, null, 2)}\n`)
-  say(`\n${table}\n\nwritten to ${join(flags.out, name)}.md and .json`)
+  say(`\n${writeReport(rows, { dir: flags.out, name, heading, command })}`)
 }
