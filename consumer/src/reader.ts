@@ -13,6 +13,7 @@ import type { Lane } from './lane.js'
 
 const WAIT_MS = 500 // for a first record
 const SHORT_WAIT_MS = 20 // while a lane is full, which is to be read from as soon as it has room
+const LOOKS = 3 // at what cannot be: what was spoilt on its way is whole another time
 const FETCH_BYTES = 262_144 // of a partition: a fetch becomes many times its size in objects
 
 export type Reader = {
@@ -48,6 +49,7 @@ export function createReader(parts: ReaderParts): Reader {
   /** Where each partition was read up to, for when it must be located again. */
   const before = new Map<number, Committed>(committed)
   const leaders = new Map<number, number | null>()
+  const doubts = new Map<number, { position: number; looks: number }>()
   const followed = new Set<number>()
   const changed = createSignal()
   const room = createSignal()
@@ -100,7 +102,17 @@ export function createReader(parts: ReaderParts): Reader {
     return records.filter(({ offset }) => Number(offset) >= position)
   }
 
-  const take = ({ partition, errorCode, records, next, unreadable }: FetchedPartition) => {
+  /** Whether to look again at records that cannot be read, or lie beyond the end. */
+  const isDoubtful = ({ partition, next, end, unreadable }: FetchedPartition, position: number): boolean => {
+    if (unreadable.length === 0 && (next === null || next <= end)) return false
+    const known = doubts.get(partition)
+    const looks = known?.position === position ? known.looks + 1 : 1
+    doubts.set(partition, { position, looks })
+    return looks < LOOKS
+  }
+
+  const take = (found: FetchedPartition) => {
+    const { partition, errorCode, records, next, unreadable } = found
     const lane = lanes.get(partition)
     const position = positions.get(partition)
     if (!lane || position === undefined || position === null) throw new Error(`${topic}/${partition} was not asked for`)
@@ -116,6 +128,7 @@ export function createReader(parts: ReaderParts): Reader {
       return
     }
     problems.clear(`partition ${partition}`)
+    if (isDoubtful(found, position)) return
     if (unreadable.length > 0)
       logger.warn({ topic, partition, errors: unreadable }, 'a batch cannot be read: dead-lettered')
     if (next === null) return

@@ -54,9 +54,9 @@ export async function createHostilePeer(protocol: Protocol): Promise<HostilePeer
       return new Promise((resolve) => {
         const seeds = Array.from({ length: count }, (_, index) => seed + index)
         const over = (session: Session) => {
-          if (session.deeds.length === 0)
-            seeds.push(session.seed) // it ended before its time: another connection's
-          else sessions.push(session)
+          if (session.deeds.length > 0) sessions.push(session)
+          else seeds.push(session.seed) // it ended before its time: another connection's turn
+          setImmediate(() => links.forEach(draft))
           if (sessions.length < count) return
           strike = null
           resolve(sessions)

@@ -10,7 +10,7 @@ import { type PeerName, PROTOCOLS } from './protocols.js'
 export const PEERS = ['mqtt', 'kafka', 'redis'] as const
 
 const LOAD: Load = { devices: 10, ratePerSecond: 100, beforeMs: 500, afterMs: 500 }
-const ROUND = 25
+const ROUND = 100
 const PLATFORMS = 3
 const START_MS = 30_000
 const SESSION_MS = 5000 // on average, the pauses between two connections included

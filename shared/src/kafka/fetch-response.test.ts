@@ -1,20 +1,27 @@
 // fixtures.json holds Fetch responses of version 11 with 30 records that Java's producer compressed.
 import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { gzipSync } from 'node:zlib'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { decodeFetchResponse, decodeRecords } from './fetch-response.js'
 import { encodeProduce } from './produce-request.js'
 
+const crc32C = createRequire(import.meta.url)('kafkajs/src/protocol/recordBatch/crc32C') as (bytes: Buffer) => number
 const fixtures = JSON.parse(readFileSync(new URL('fixtures.json', import.meta.url), 'utf8')) as Record<string, string>
 const responses = Object.entries(fixtures).map(([codec, text]) => [codec, Buffer.from(text, 'base64')] as const)
 
+/** The checksum is of what is in the batch now. */
+function sealed(batch: Buffer): Buffer {
+  batch.writeUInt32BE(crc32C(batch.subarray(21)), 17)
+  return batch
+}
 /** A batch as a producer sends it; its records have offsets from `base` on. */
 function batchOf(values: string[], base = 0, change: (batch: Buffer) => Buffer = (batch) => batch): Buffer {
   const records = values.map((value) => ({ key: 'k', value }))
   const data = { partition: 0, records, producerId: 7n, producerEpoch: 0, firstSequence: 0 }
   const request = encodeProduce(-1, 0, [{ topic: 't', partitions: [data] }])
-  const batch = change(Buffer.from(request.subarray(2 + 2 + 4 + 4 + 3 + 4 + 4 + 4)))
+  const batch = sealed(change(Buffer.from(request.subarray(2 + 2 + 4 + 4 + 3 + 4 + 4 + 4))))
   batch.writeBigInt64BE(BigInt(base), 0)
   return batch
 }
@@ -26,7 +33,7 @@ const withAttributes = (attributes: number) => (batch: Buffer) => {
 const compressed = (batch: Buffer): Buffer => {
   const whole = Buffer.concat([batch.subarray(0, 61), gzipSync(batch.subarray(61))])
   whole.writeInt32BE(whole.length - 12, 8)
-  return withAttributes(1)(whole)
+  return sealed(withAttributes(1)(whole))
 }
 const texts = (bytes: Buffer, aborted?: { producerId: bigint; firstOffset: bigint }[]) =>
   decodeRecords(bytes, aborted).records.map(({ value }) => String(value))
@@ -73,6 +80,27 @@ test('a batch that cannot be read is one record with its bytes, and what is behi
   }
 })
 
+test('a batch of which any byte behind its length was changed is not taken for what it was', () => {
+  const batch = batchOf(['abc', 'def'], 5)
+  for (let at = 16; at < batch.length; at++) {
+    const spoilt = Buffer.from(batch)
+    spoilt[at] = (spoilt[at] as number) ^ 0x04
+    expect(decodeRecords(spoilt).unreadable, `byte ${at}`).toHaveLength(1)
+  }
+})
+
+test.each<[string, (bytes: Buffer) => void]>([
+  ['a topic of a negative length', (bytes) => bytes.writeInt16BE(-6, 14)],
+  ['more topics than there are', (bytes) => bytes.writeInt32BE(0x7fffffff, 10)],
+  ['more partitions than there are', (bytes) => bytes.writeInt32BE(0x7fffffff, 16 + bytes.readInt16BE(14))],
+])('%s is no answer', (_name, change) => {
+  for (const [, whole] of responses) {
+    const bytes = Buffer.from(whole)
+    change(bytes)
+    expect(() => decodeFetchResponse(bytes, 11)).toThrow()
+  }
+})
+
 test('control records and aborted transactions are left out, in their place', () => {
   const transactional = 0x10
   const control = 0x30
@@ -107,7 +135,7 @@ test('whatever is in a batch, nothing throws and reading goes on behind it', () 
         bad.writeInt16BE(codec, 21)
         bad.writeInt32BE(0, 23)
         bad.writeInt32BE(1 + ((changes[0]?.[0] ?? 0) % 1000), 57)
-        const { records, next } = decodeRecords(Buffer.concat([bad, batchOf(['behind'], 1)]))
+        const { records, next } = decodeRecords(Buffer.concat([sealed(bad), batchOf(['behind'], 1)]))
         expect(String(records.at(-1)?.value)).toBe('behind')
         expect(next).toBe(2)
       },

@@ -1,7 +1,11 @@
 // The bytes of a Fetch response to records: record batches of format 2, compressed or not, transactions included.
 // A batch that cannot be read is one record with its raw bytes as value, so that nothing behind it is held up.
 // (https://kafka.apache.org/documentation/#messageformat)
+import { createRequire } from 'node:module'
 import { decompress } from './codecs.js'
+
+const require = createRequire(import.meta.url)
+const crc32C = require('kafkajs/src/protocol/recordBatch/crc32C') as (bytes: Buffer) => number
 
 /** A record as it was read; key and value are views into the response. `offset` is decimal text. */
 export type FetchedRecord = { key: Buffer | null; value: Buffer | null; offset: string }
@@ -12,6 +16,8 @@ export type FetchedPartition = {
   errorCode: number
   /** The first offset that the partition still holds; -1 where the broker does not say. */
   logStart: number
+  /** The offset behind the last record that may be read. */
+  end: number
   /** Where to read on; null when there was nothing. */
   next: number | null
   records: FetchedRecord[]
@@ -25,6 +31,8 @@ type Aborted = { producerId: bigint; firstOffset: bigint }
 
 const BATCH_HEADER_BYTES = 61
 const LENGTH_END = 12 // base offset and length come before what the length counts
+const CRC_AT = 17
+const CRC_END = 21 // what follows is what it is of
 const COMPRESSION = 0x07
 const TRANSACTIONAL = 0x10
 const CONTROL = 0x20
@@ -51,12 +59,13 @@ export function decodeFetchResponse(bytes: Buffer, version: number): FetchRespon
   }
   for (let topics = int32(); topics > 0; topics--) {
     const nameBytes = int16()
+    if (nameBytes < 0) throw new Error('a topic without a name')
     const topic = bytes.toString('utf8', at, at + nameBytes)
     at += nameBytes
     for (let partitions = int32(); partitions > 0; partitions--) {
       const partition = int32()
       const errorCode = int16()
-      int64() // high watermark
+      const end = Number(int64()) // the high watermark
       int64() // last stable offset
       const logStart = version >= 5 ? Number(int64()) : -1
       const aborted: Aborted[] = []
@@ -65,7 +74,7 @@ export function decodeFetchResponse(bytes: Buffer, version: number): FetchRespon
       const length = Math.max(int32(), 0)
       const records = decodeRecords(bytes.subarray(at, at + length), aborted)
       at += length
-      response.partitions.push({ topic, partition, errorCode, logStart, ...records })
+      response.partitions.push({ topic, partition, errorCode, logStart, end, ...records })
     }
   }
   return response
@@ -90,6 +99,8 @@ export function decodeRecords(
     const count = records.length
     try {
       if (!isOfFormat2) throw new Error(`message format ${batch[16]}`)
+      if (crc32C(batch.subarray(CRC_END)) !== batch.readUInt32BE(CRC_AT))
+        throw new Error('a checksum that does not fit')
       if (transactions.isVisible(batch)) decodeBatch(batch, base, records)
     } catch (error) {
       records.length = count

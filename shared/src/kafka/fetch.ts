@@ -1,6 +1,6 @@
 // A Fetch request to the broker that leads some partitions of a topic.
 import type { KafkaConnections } from './connections.js'
-import { decodeFetchResponse, type FetchResponse } from './fetch-response.js'
+import { decodeFetchResponse, type FetchedPartition, type FetchResponse } from './fetch-response.js'
 
 export type { FetchedPartition, FetchedRecord, FetchResponse } from './fetch-response.js'
 
@@ -18,7 +18,7 @@ export type FetchOptions = {
   maxBytes: number
 }
 
-/** @throws when there is no answer; errors of single partitions are in the response */
+/** @throws when there is no answer, or one to something else; errors of single partitions are in the response */
 export function fetchRecords(
   connections: KafkaConnections,
   leader: number,
@@ -35,6 +35,13 @@ export function fetchRecords(
   return connections.ask<FetchResponse>(leader, 'Fetch', args, (made) => {
     const version = made.request.apiVersion
     if (version < OLDEST_VERSION) throw new Error('Kafka 0.11 or newer is needed')
-    made.response = { decode: async (bytes) => decodeFetchResponse(bytes, version), parse: async (decoded) => decoded }
+    const decode = async (bytes: Buffer) => {
+      const response = decodeFetchResponse(bytes, version)
+      const isAsked = (found: FetchedPartition) =>
+        found.topic === topic && partitions.some(({ partition }) => partition === found.partition)
+      if (!response.partitions.every(isAsked)) throw new Error('the answer is about partitions that were not asked for')
+      return response
+    }
+    made.response = { decode, parse: async (decoded) => decoded }
   })
 }
