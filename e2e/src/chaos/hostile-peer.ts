@@ -214,6 +214,7 @@ function createHostility(
   const honestBytes = Math.floor(MOST_HONEST_BYTES ** random.next()) - 1
   const lifeMs = random.next() < 0.04 ? LONG_LIFE_MS : 50 + random.below(350)
   const repents = protocol.goesOn && random.next() < 0.2 // the connection stays, and all further answers are real
+  const speaksUnasked = random.next() < 0.2
   const seen: Buffer[] = []
   const timers: NodeJS.Timeout[] = []
   let isHostile = false
@@ -255,7 +256,10 @@ function createHostility(
         if (!repents) end()
       }, lifeMs),
     )
-    if (protocol.goesOn) return
+    if (protocol.goesOn) {
+      if (speaksUnasked) perform(protocol.strange(random))
+      return
+    }
     const chatter = () => {
       if (!isSilent) perform(random.pick(seen) ?? protocol.strange(random))
     }

@@ -1,10 +1,13 @@
-// Each of the five processes killed under load: every reading that was acknowledged arrives, in order.
+// Each of the five processes killed under load, each service at some of its writes: every reading that was acknowledged arrives, in order.
 import { expect, test } from 'vitest'
 import { usePlatform } from '../fixture.js'
 import { runCell } from './cell.js'
 import { COMPONENTS, strike } from './faults.js'
+import { hasStrace, killAtWrite } from './writes.js'
 
 const LOAD = { devices: 20, ratePerSecond: 500, beforeMs: 2000, afterMs: 1000 }
+
+const clean = { missing: 0, out_of_order: 0, foreign: 0, missing_in_history: 0, wrong_last_state: 0 }
 
 const fixture = usePlatform({ servers: {} })
 
@@ -16,12 +19,21 @@ test.each(COMPONENTS)('%s killed under load: nothing is missing, out of order or
     strike(platform, cluster, { component, kind: 'SIGKILL' }),
   )
   expect(row.sent).toBeGreaterThan(LOAD.ratePerSecond)
-  expect(row).toMatchObject({
-    missing: 0,
-    out_of_order: 0,
-    foreign: 0,
-    missing_in_history: 0,
-    wrong_last_state: 0,
-    ...(component === 'mosquitto' ? {} : { lost_by_broker: 0 }),
-  })
+  expect(row).toMatchObject({ ...clean, ...(component === 'mosquitto' ? {} : { lost_by_broker: 0 }) })
 }, 120_000)
+
+test.runIf(hasStrace()).each([
+  ['bridge', [3, 11, 26]],
+  ['consumer', [4, 19]],
+] as const)(
+  '%s killed at its n-th write: n = %j',
+  async (name, writes) => {
+    const { platform, cluster } = fixture
+    const row = await runCell(platform, cluster, `write-${name}`, LOAD, async () => {
+      for (const n of writes) await killAtWrite(platform[name], n)
+    })
+    expect(row.sent).toBeGreaterThan(LOAD.ratePerSecond)
+    expect(row).toMatchObject(clean)
+  },
+  120_000,
+)

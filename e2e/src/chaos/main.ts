@@ -3,6 +3,7 @@
 //   npm run chaos -- --random 15m --seed 7
 //   npm run chaos -- --outages       servers away for minutes, absent at the start, their disks full
 //   npm run chaos -- --hostile [--only mqtt] [--seed 7] [--sessions 500]     servers that begin to talk nonsense
+//   npm run chaos -- --writes        each service killed at its n-th write, n = 1 to 50; Linux, strace
 //   KAFKA_BROKER_COUNT=3 npm run chaos          three Kafka brokers: each struck in turn, two at once, restarted in turn
 import { parseArgs } from 'node:util'
 import { startCluster } from '@iot/stack/cluster'
@@ -17,6 +18,7 @@ import { outages, smallDisks, unmountDisks } from './outages.js'
 import { createRandom } from './random.js'
 import { inSync } from './replicas.js'
 import { writeReport } from './report.js'
+import { writeCells } from './writes.js'
 
 const FROZEN_MS = 20_000
 const RANDOM_GAP_MS = [10_000, 20_000] as const
@@ -30,6 +32,7 @@ const { values: flags } = parseArgs({
     random: { type: 'string' },
     outages: { type: 'boolean', default: false },
     hostile: { type: 'boolean', default: false },
+    writes: { type: 'boolean', default: false },
     sessions: { type: 'string', default: '500' },
     seed: { type: 'string', default: '1' },
     out: { type: 'string', default: '.local/chaos' },
@@ -69,7 +72,12 @@ try {
   const chosen = cells().filter(({ name }) => !only || only.some((beginning) => name.startsWith(beginning)))
   if (chosen.length === 0) throw new Error(`--only ${flags.only} chooses none of ${cells().map(({ name }) => name)}`)
   const rows = await runCells(platform, cluster, chosen, load, say)
-  report(rows, `${load.devices} devices, ${load.ratePerSecond} readings a second, QoS 1.`)
+  report(
+    rows,
+    flags.writes
+      ? '50 devices, 500 readings a second, QoS 1.'
+      : `${load.devices} devices, ${load.ratePerSecond} readings a second, QoS 1.`,
+  )
   const bad = rows.filter(
     (row) => row.missing + row.out_of_order + row.foreign + row.missing_in_history + row.wrong_last_state,
   )
@@ -93,6 +101,7 @@ async function hostile(): Promise<never> {
 function cells(): Cell[] {
   if (minutes > 0) return [{ name: `random-${seed}`, harm: () => random(minutes) }]
   if (flags.outages) return outages(platform, cluster)
+  if (flags.writes) return writeCells(platform)
   return kafkaBrokers === 1 ? matrix() : brokerCells(platform, cluster)
 }
 
@@ -138,7 +147,10 @@ function brokers(): number {
 function report(rows: Record<string, string | number>[], heading: string) {
   const environment = kafkaBrokers > 1 ? `KAFKA_BROKER_COUNT=${kafkaBrokers} ` : ''
   const command = `${environment}npm run chaos${process.argv.length > 2 ? ` -- ${process.argv.slice(2).join(' ')}` : ''}`
-  const kind = minutes > 0 ? '-random' : flags.outages ? '-outages' : flags.hostile ? '-hostile' : ''
+  const modes = { random: minutes > 0, outages: flags.outages, hostile: flags.hostile, writes: flags.writes }
+  const kind = Object.entries(modes)
+    .flatMap(([name, isChosen]) => (isChosen ? `-${name}` : []))
+    .join('')
   const name = `chaos${kafkaBrokers > 1 ? '-cluster' : ''}${kind}`
   say(`\n${writeReport(rows, { dir: flags.out, name, heading, command })}`)
 }

@@ -14,6 +14,7 @@ const METADATA_MS = 3000 // then another broker is asked
 const REQUEST_MS = 8000
 const GRACE_MS = 1000 // kafkajs's own timeout comes first, where it works
 const CLOSE_MS = 500
+const MAX_THROTTLE_MS = 15_000 // more than Kafka asks for: at most quota.window.num times quota.window.size.seconds, 11 s
 
 export type ProtocolRequest = {
   request: { apiVersion: number; encode(): Promise<unknown> }
@@ -46,6 +47,9 @@ export type KafkaError = Error & { type?: string }
 
 /** The error that stands for a code in a response; null for 0, success. */
 export const errorOf = (code: number): KafkaError | null => (code === 0 ? null : createErrorFromCode(code))
+
+/** How long to wait of the time that an answer asks for, in ms. Kafka itself holds back what comes too soon. */
+export const throttleOf = (askedMs: number): number => Math.min(Math.max(askedMs, 0), MAX_THROTTLE_MS)
 
 /** `leader` is null where no broker leads the partition now. */
 export type PartitionMetadata = { partition: number; leader: number | null; replicas: number; inSync: number }

@@ -1,5 +1,5 @@
 // A Fetch request to the broker that leads some partitions of a topic.
-import type { KafkaConnections } from './connections.js'
+import { type KafkaConnections, throttleOf } from './connections.js'
 import { decodeFetchResponse, type FetchedPartition, type FetchResponse } from './fetch-response.js'
 
 export type { FetchedPartition, FetchedRecord, FetchResponse } from './fetch-response.js'
@@ -40,7 +40,7 @@ export function fetchRecords(
       const isAsked = (found: FetchedPartition) =>
         found.topic === topic && partitions.some(({ partition }) => partition === found.partition)
       if (!response.partitions.every(isAsked)) throw new Error('the answer is about partitions that were not asked for')
-      return response
+      return { ...response, throttleMs: throttleOf(response.throttleMs) }
     }
     made.response = { decode, parse: async (decoded) => decoded }
   })

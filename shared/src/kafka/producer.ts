@@ -3,7 +3,7 @@
 // frozen broker finds the first try in its socket later.
 import { createRequire } from 'node:module'
 import { pause } from '../backoff.js'
-import { errorOf, type KafkaConnections, type KafkaError, type ProtocolRequest } from './connections.js'
+import { errorOf, type KafkaConnections, type KafkaError, type ProtocolRequest, throttleOf } from './connections.js'
 import { encodeProduce, type KafkaRecord, type TopicData } from './produce-request.js'
 
 const Encoder = createRequire(import.meta.url)('kafkajs/src/protocol/encoder') as new () => {
@@ -102,7 +102,7 @@ export function createProducer(connections: KafkaConnections): Producer {
       } catch (error) {
         return batches.map(() => error as KafkaError)
       }
-      throttledUntilMs.set(leader, performance.now() + (response.clientSideThrottleTime ?? 0))
+      throttledUntilMs.set(leader, performance.now() + throttleOf(response.clientSideThrottleTime ?? 0))
       const answers = new Map<string, number>()
       for (const { topicName, partitions } of response.topics)
         for (const { partition, errorCode } of partitions)
