@@ -11,6 +11,7 @@ import { expect, test } from 'vitest'
 import { z } from 'zod'
 
 const read = (name: string) => readFileSync(join(root, name), 'utf8')
+const compose = read('docker-compose.yml')
 const shape = { ...bridgeSchema, ...consumerSchema }
 const defaults = Object.fromEntries(
   Object.entries(z.object(shape).parse({})).map(([name, value]) => [name, String(value)]),
@@ -33,7 +34,6 @@ test('docs/configuration.md has every variable, with its service and default', (
 })
 
 test('the compose file gives each service its variables, with the same defaults', () => {
-  const compose = read('docker-compose.yml')
   const within = (service: string) => new RegExp(`^  ${service}:\\n((?: {4}.*\\n|\\n)*)`, 'm').exec(compose)?.[1] ?? ''
   for (const [service, own] of [
     ['mqtt-kafka-bridge', bridgeSchema],
@@ -55,7 +55,7 @@ test('the compose file gives each service its variables, with the same defaults'
 })
 
 test('.env.example names what the compose file takes, with the same defaults', () => {
-  const taken = [...read('docker-compose.yml').matchAll(/\$\{([A-Z_]+):-(.*?)\}/g)].map(([, name]) => name)
+  const taken = [...compose.matchAll(/\$\{([A-Z_]+):-(.*?)\}/g)].map(([, name]) => name)
   const lines = [...read('.env.example').matchAll(/^# ([A-Z_]+)=(\S*)/gm)]
   const shown = new Set(lines.map(([, name]) => name))
   expect([...shown].sort()).toEqual([...new Set([...taken, 'COMPOSE_PROFILES'])].sort())
@@ -63,6 +63,48 @@ test('.env.example names what the compose file takes, with the same defaults', (
     const isInside = value?.includes('redpanda:') || value?.includes('redis:')
     if (defaults[name] !== undefined && !isInside) expect(value, name).toBe(defaults[name])
   }
+})
+
+const containers = [
+  ...(/^services:\n([\s\S]*?)^\S/m.exec(compose)?.[1] ?? '').matchAll(/^ {2}([\w-]+):\n((?: {4}.*\n|\n)*)/gm),
+]
+
+test('under Compose no port is open beyond this machine, and no log grows for ever', () => {
+  expect(containers.length).toBeGreaterThan(8)
+  const shared = /^x-service: &service\n((?: {2}.*\n)*)/m.exec(compose)?.[1] ?? ''
+  expect(shared).toContain('logging: *logging')
+  for (const [, name, text = ''] of containers) {
+    for (const [, port] of text.matchAll(/'([^']*:\d+:\d+)'/g)) expect(port, name).toMatch(/^127\.0\.0\.1:/)
+    expect(text, name).toMatch(/logging: \*logging|<<: \*service/)
+  }
+  expect(compose).toContain("options: { max-size: 10m, max-file: '3' }")
+})
+
+test('our own containers may do as little as SECURITY.md says', () => {
+  const shared = /^x-service: &service\n((?: {2}.*\n)*)/m.exec(compose)?.[1]
+  for (const setting of ['read_only: true', 'cap_drop: [ALL]', "security_opt: ['no-new-privileges:true']"])
+    expect(shared).toContain(setting)
+  const built = containers.filter(([, , text]) => text?.includes('build:'))
+  expect(built.map(([, name]) => name)).toEqual(['mqtt-kafka-bridge', 'kafka-redis-consumer', 'simulator'])
+  for (const [, name, text] of built) expect(text, name).toContain('<<: *service')
+  const image = read('Dockerfile')
+  expect(image).toContain('USER node')
+  expect(image).toContain('npm ci --omit=dev --ignore-scripts')
+})
+
+test("our broker's queue fits into its container, and into the limit at which it refuses senders", () => {
+  const settings = Object.fromEntries(
+    [...read('stack/mosquitto/mosquitto.conf').matchAll(/^(\w+) (\d+)$/gm)].map(([, name, value]) => [
+      name,
+      Number(value),
+    ]),
+  )
+  const { max_queued_messages = 0, max_queued_bytes = 0, memory_limit = 0 } = settings
+  const mosquitto = containers.find(([, name]) => name === 'mosquitto')?.[2]
+  const containerBytes = Number(/mem_limit: (\d+)m/.exec(mosquitto ?? '')?.[1]) * 1024 * 1024
+  const MESSAGE_BYTES = 350 // measured, beside the payload, of which there are two while it is sent
+  expect(max_queued_messages * MESSAGE_BYTES + 2 * max_queued_bytes).toBeLessThan(memory_limit)
+  expect(memory_limit).toBeLessThan(containerBytes)
 })
 
 const hasCompose = spawnSync('docker', ['compose', 'version']).status === 0

@@ -1,4 +1,5 @@
-// Connections that go wrong on every hop: half-open ones are noticed and healed, slow, sliced and cut ones carry on.
+// Connections that go wrong on every hop: half-open ones are noticed and healed, slow, sliced and cut ones carry on, and
+// what arrives spoilt from Kafka is noticed.
 import type { Cluster } from '@iot/stack/cluster'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { runCell } from './chaos/cell.js'
@@ -68,3 +69,21 @@ test.each<[string, Shape]>([
   },
   150_000,
 )
+
+test('records that are spoilt on their way from Kafka are fetched again: none is stored so, none a dead letter', async () => {
+  let spoilt = 0
+  const spoil = (chunk: Buffer) => {
+    const at = chunk.indexOf('"seq":')
+    if (at === -1 || spoilt === 2) return chunk
+    spoilt++
+    const other = Buffer.from(chunk)
+    other.write('S', at + 1)
+    return other
+  }
+  const row = await runCell(platform, cluster, 'spoilt', { ...LOAD, devices: 5 }, async () => {
+    proxies.kafka.shape = { spoil }
+    await eventually(() => spoilt === 2, 'two answers are spoilt')
+    proxies.kafka.shape = {}
+  })
+  expect(row).toMatchObject(clean)
+}, 150_000)

@@ -1,10 +1,18 @@
 // A TCP proxy that does harm: stops forwarding without closing (a half-open connection), forwards slowly or in small
-// pieces, cuts connections.
+// pieces, cuts connections, changes bytes.
 import { connect, createServer, type Socket } from 'node:net'
 
 export type Direction = 'up' | 'down'
-/** How it forwards: pieces of at most `pieceBytes`, a wait before each chunk, a cut after so many bytes that way. */
-export type Shape = { pieceBytes?: number; delayMs?: number; cut?: { direction: Direction; afterBytes: number } }
+/**
+ * How it forwards: pieces of at most `pieceBytes`, a wait before each chunk, a cut after so many bytes that way; `spoil`
+ * changes what comes down.
+ */
+export type Shape = {
+  pieceBytes?: number
+  delayMs?: number
+  cut?: { direction: Direction; afterBytes: number }
+  spoil?: (chunk: Buffer) => Buffer
+}
 
 export type TcpProxy = {
   readonly port: number
@@ -29,9 +37,10 @@ export async function createProxy(target = 0): Promise<TcpProxy> {
   const pump = async (from: Socket, to: Socket, direction: Direction) => {
     let count = 0
     try {
-      for await (const chunk of from as AsyncIterable<Buffer>) {
+      for await (const received of from as AsyncIterable<Buffer>) {
         while (stalled.has(direction)) await healing
-        const { pieceBytes = chunk.length, delayMs = 0, cut } = proxy.shape
+        const { pieceBytes = received.length, delayMs = 0, cut, spoil } = proxy.shape
+        const chunk = spoil && direction === 'down' ? spoil(received) : received
         if (delayMs > 0) await new Promise((resolve) => setTimeout(resolve, delayMs))
         for (let at = 0; at < chunk.length && !to.destroyed; at += pieceBytes) {
           if (!to.write(chunk.subarray(at, at + pieceBytes))) await drained(to)
