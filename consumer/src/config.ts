@@ -2,6 +2,7 @@
 import { type CommonConfig, commonNeeds, commonSchema, commonWarnings } from '@iot/shared/common-config'
 import { given, integer, type Need, pemFile, url } from '@iot/shared/config'
 import { z } from 'zod'
+import type { Limits } from './redis/scripts.js'
 
 const DEFAULT_TOPIC = commonSchema.KAFKA_TOPIC.parse(undefined)
 const DEFAULT_GROUP = 'kafka-redis-consumer'
@@ -18,12 +19,18 @@ export const consumerSchema = {
   REDIS_PASSWORD: z.string().optional(),
   REDIS_CA_FILE: pemFile(),
   REDIS_DURABILITY: z.enum(['server', 'fsync']).default('server'),
+  REDIS_WHEN_FULL: z.enum(['wait', 'drop-history']).default('wait'),
   BATCH_SIZE: integer(1000, 1, 10_000),
   BATCH_INTERVAL_MS: integer(0, 0, 600_000),
   HISTORY_RETENTION_SECONDS: integer(18_000, 1, 31_536_000),
+  HISTORY_MAX_READINGS: integer(0, 0, 100_000_000),
+  HISTORY_MAX_BYTES: integer(0, 0, 1_000_000_000_000),
+  LAST_STATE_RETENTION_SECONDS: integer(0, 0, 315_360_000),
+  MAX_KNOWN_DEVICES: integer(0, 0, 1_000_000_000),
   HEALTH_HOST: z.string().default('127.0.0.1'),
   HEALTH_PORT: integer(8001, 0, 65_535),
 }
+export type ConsumerConfig = z.output<z.ZodObject<typeof consumerSchema>>
 
 export const consumerNeeds: Need[] = [...commonNeeds, ['REDIS_CA_FILE', 'REDIS_URL', ['rediss://']]]
 
@@ -38,6 +45,14 @@ export const redisAccess = (config: {
     password: config.REDIS_PASSWORD,
     tls: config.REDIS_CA_FILE === undefined ? undefined : { ca: config.REDIS_CA_FILE },
   })
+
+/** What a device and a fleet may take of Redis, of what is configured. */
+export const redisLimits = (config: ConsumerConfig): Limits => ({
+  lastStateSeconds: config.LAST_STATE_RETENTION_SECONDS,
+  knownDevices: config.MAX_KNOWN_DEVICES,
+  historyReadings: config.HISTORY_MAX_READINGS,
+  historyBytes: config.HISTORY_MAX_BYTES,
+})
 
 const LOOPBACK = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/
 

@@ -8,7 +8,7 @@ import { createTopics } from '@iot/shared/kafka/topics'
 import { runService } from '@iot/shared/lifecycle'
 import { createPublisher } from '@iot/shared/publisher'
 import { fastify } from 'fastify'
-import { consumerNeeds, consumerSchema, consumerWarnings, defaultGroupId, redisAccess } from './config.js'
+import { consumerNeeds, consumerSchema, consumerWarnings, defaultGroupId, redisAccess, redisLimits } from './config.js'
 import { createKafkaSource } from './kafka-source.js'
 import { createRedisSink } from './redis/sink.js'
 import { createStoring } from './storing.js'
@@ -45,6 +45,8 @@ runService(
         access: redisAccess(config),
         retentionSeconds: config.HISTORY_RETENTION_SECONDS,
         durability: config.REDIS_DURABILITY,
+        whenFull: config.REDIS_WHEN_FULL,
+        limits: redisLimits(config),
       },
       logger,
     )

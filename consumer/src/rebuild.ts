@@ -10,7 +10,7 @@ import { type Bounds, boundsOf } from '@iot/shared/kafka/topic-state'
 import { createProblems } from '@iot/shared/problems'
 import { pino } from 'pino'
 import { findTopic, leadersOf, type Topic } from './cluster.js'
-import { consumerNeeds, consumerSchema, redisAccess } from './config.js'
+import { consumerNeeds, consumerSchema, redisAccess, redisLimits } from './config.js'
 import { createLanes } from './lanes.js'
 import { createReader } from './reader.js'
 import { createRedisSink } from './redis/sink.js'
@@ -57,6 +57,8 @@ async function main() {
       access: redisAccess(config),
       retentionSeconds: config.HISTORY_RETENTION_SECONDS,
       durability: config.REDIS_DURABILITY,
+      whenFull: 'wait',
+      limits: redisLimits(config),
       isReplay: true,
     },
     logger,

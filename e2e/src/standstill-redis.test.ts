@@ -1,6 +1,6 @@
 // What keeps Redis from storing is seen within 15 s, with and without readings: 503 under `redis`, one line, one count.
 // It heals by itself, and nothing is missing or dead-lettered.
-import { historyKey, lastStateKey } from '@iot/shared/contract'
+import { historyKey, lastStateKey, updatesChannel } from '@iot/shared/contract'
 import type { Cluster } from '@iot/stack/cluster'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { createPlatform, eventually, type Platform } from './platform.js'
@@ -161,4 +161,86 @@ test('Redis gone and back: seen under `redis`, with the reason, and nothing is m
   expect(Object.keys(await notReady())).toEqual(['redis'])
   await cluster.redis.start()
   await expectHealed(id, 20, before.lines, before.count, /ECONNREFUSED/)
+})
+
+const RETENTION_S = 6
+const PAD = 'x'.repeat(1000)
+
+/** Readings of a thousand bytes by ten devices, at once. */
+const burst = async (name: string, from: number, to: number) => {
+  const client = await platform.device()
+  const publish = (seq: number) =>
+    client.publishAsync(`${platform.prefix}/${device(name, seq)}/data`, `{"seq":${seq},"pad":"${PAD}"}`, { qos: 1 })
+  await Promise.all(Array.from({ length: to - from }, (_, index) => publish(from + index)))
+}
+const device = (name: string, seq: number) => platform.id(`${name}-${seq % 10}`)
+const devices = (name: string) => Array.from({ length: 10 }, (_, seq) => device(name, seq))
+const inHistories = async (name: string) => {
+  const counts = await Promise.all(devices(name).map((id) => redis().zcard(historyKey(id))))
+  return counts.reduce((sum, count) => sum + count, 0)
+}
+const lastStates = async (name: string) => {
+  const payloads = await Promise.all(devices(name).map((id) => redis().hget(lastStateKey(id), 'payload')))
+  return payloads.map((payload) => JSON.parse(payload ?? '{}').seq)
+}
+/** Bounds Redis to what it uses and so many bytes more. */
+const leaveRoom = async (bytes: number) => {
+  const used = Number(/^used_memory:(\d+)/m.exec(await redis().info('memory'))?.[1])
+  await redis().config('SET', 'maxmemory', String(used + bytes))
+}
+/** What is published meanwhile, by the devices of a burst. */
+const listen = async (name: string) => {
+  const heard = new Set<number>()
+  const listener = redis().duplicate()
+  await listener.subscribe(...devices(name).map(updatesChannel))
+  listener.on('message', (_channel, text) => heard.add(JSON.parse(text).payload.seq))
+  return { heard, close: () => listener.disconnect() }
+}
+
+test('40 % short of memory: trimmed by itself, healed within two retentions, nothing lost', async () => {
+  await platform.consumer.stop()
+  await platform.consumer.start({ ...USER, HISTORY_RETENTION_SECONDS: String(RETENTION_S) })
+  await platform.consumer.ready()
+  const { heard, close } = await listen('short')
+  await leaveRoom(2_000_000)
+  await burst('short', 0, 3000) // of which 1,800 have room
+  await eventually(async () => /^OOM/.test((await notReady()).redis ?? ''), 'full')
+  expect(await metric('iot_redis_full')).toBe(1)
+  const isHealed = async () => heard.size === 3000 && (await platform.lag()) === 0
+  await eventually(isHealed, 'healed', 2 * RETENTION_S * 1000)
+  await eventually(async () => Object.keys(await notReady()).length === 0, 'ready', HEALED_MS)
+  expect(await lastStates('short')).toEqual(Array.from({ length: 10 }, (_, index) => 2990 + index))
+  await burst('short', 3000, 3500)
+  await eventually(async () => (await inHistories('short')) >= 500, 'stored', RETENTION_S * 1000)
+  expect(await deadLetters()).toBe(0)
+  await redis().config('SET', 'maxmemory', '0')
+  close()
+})
+
+test('full with drop-history: last states and updates go on, ready; and a device too many costs nobody else', async () => {
+  const known = (await redis().keys('guardhgi:device:*')).length
+  await platform.consumer.stop()
+  const env = { REDIS_WHEN_FULL: 'drop-history', MAX_KNOWN_DEVICES: String(known + 12) }
+  await platform.consumer.start({ ...USER, ...env })
+  await platform.consumer.ready()
+  await eventually(async () => (await metric('iot_known_devices')) === known, 'counted')
+  const { heard, close } = await listen('drop')
+  await leaveRoom(1_000_000)
+  const before = await standstills()
+  await burst('drop', 0, 3000)
+  await eventually(async () => heard.size === 3000 && (await platform.lag()) === 0, 'nothing waits')
+  expect(await standstills()).toBe(before)
+  expect(await notReady()).toEqual({})
+  expect(await lastStates('drop')).toEqual(Array.from({ length: 10 }, (_, index) => 2990 + index))
+  const dropped = await metric('iot_history_dropped_messages_total')
+  expect(dropped).toBeGreaterThan(500)
+  expect((await inHistories('drop')) + dropped).toBeGreaterThanOrEqual(3000)
+  await redis().config('SET', 'maxmemory', '0')
+  for (let stranger = 0; stranger < 20; stranger++) await publish(platform.id(`stranger-${stranger}`), 0, 1)
+  await eventually(async () => (await metric('iot_unknown_device_messages_total')) === 18, 'strangers refused')
+  await burst('drop', 3000, 3100)
+  await eventually(async () => (await lastStates('drop'))[9] === 3099, 'known devices go on')
+  expect((await redis().keys('guardhgi:device:*')).length).toBe(known + 12)
+  expect(await deadLetters()).toBe(0)
+  close()
 })

@@ -18,7 +18,7 @@ const standstills = new Counter({
 export type Condition = {
   /** Enters a problem, or changes its words. Call it at every failure: only news is logged and counted. */
   wrong(problem: string, fields?: Record<string, unknown>): void
-  /** Leaves the problem. */
+  /** Leaves the problem; said where the problem was. */
   right(): void
   /** The problem in words for /health/ready; null when there is none. */
   check(): string | null
@@ -60,7 +60,8 @@ export function createCondition(
       logger.warn({ ...fields, error: words }, messages.wrong)
     },
     right() {
-      if (problem !== null) logger.info(messages.right)
+      if (lastLogged !== null) logger.info(messages.right)
+      lastLogged = null
       problem = null
     },
     check: () => problem,

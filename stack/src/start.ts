@@ -28,6 +28,7 @@ const ports = {
   redis: port('REDIS_PORT', 6379, 'Redis'),
 }
 const kafkaPorts = Array.from({ length: brokers() }, (_, index) => ports.kafka.value + index)
+const redisMemory = ['--maxmemory', process.env.REDIS_MAXMEMORY || '1gb', '--maxmemory-policy', 'noeviction']
 const simulated = process.env.SIMULATED_DEVICES || '3'
 if (!/^\d+$/.test(simulated)) end(1, 'SIMULATED_DEVICES must be a whole number, 0 for none')
 
@@ -68,7 +69,7 @@ async function startAll() {
   say('starting Kafka, Redis and Mosquitto ...')
   const results = await Promise.allSettled([
     startKafkaNodes(kafkaPorts, data).then((nodes) => Promise.all(nodes.map(keep))),
-    startRedis(ports.redis.value, data).then(keep),
+    startRedis(ports.redis.value, data, redisMemory).then(keep),
     startMosquitto(ports.mqtt.value, data).then(keep),
   ])
   for (const result of results) if (result.status === 'rejected') throw result.reason

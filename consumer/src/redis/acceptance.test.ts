@@ -150,6 +150,24 @@ test('a probe is due after five idle seconds, and soon while something fails', a
   }
 })
 
+test('a Redis that was full is not trusted at once: readiness does not flap with each batch that has room', async () => {
+  const { acceptance, clock, standstills, lines } = await accepting()
+  for (let i = 0; i < 20; i++) {
+    acceptance.admit()
+    acceptance.writeFailed(new RefusedError("OOM command not allowed when used memory > 'maxmemory'."))
+    clock.nowMs += 500
+    acceptance.admit()
+    acceptance.wrote()
+    expect(acceptance.check()).toContain('OOM')
+    clock.nowMs += 500
+  }
+  clock.nowMs += 1000
+  acceptance.probed()
+  expect(acceptance.check()).toBeNull()
+  expect(await standstills()).toBe(1)
+  expect(lines).toHaveLength(2)
+})
+
 test('news in another standstill, or of another kind later on, is another line', async () => {
   const { acceptance, clock, lines, standstills } = await accepting()
   acceptance.probeFailed(new RefusedError("OOM command not allowed when used memory > 'maxmemory'."))

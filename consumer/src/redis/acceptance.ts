@@ -3,10 +3,12 @@
 import { createCondition } from '@iot/shared/condition'
 import { describe } from '@iot/shared/errors'
 import type { Logger } from 'pino'
+import { isFull } from './replies.js'
 
 const LOST_MS = 2000 // a connection that is back before that is no standstill
 const IDLE_MS = 5000 // without a write for so long, a probe tells whether there could be one
 const TRIAL_MS = 500 // between two tries while Redis refuses, over all partitions
+const CALM_MS = 2000 // a Redis that was full, and has room for one batch, may not have it for the next
 const OWED_MS = 15_000 // a failed batch is tried again within this time, unless another consumer has its partition
 
 /** The connection broke, or there is none: no word of Redis's on anything. */
@@ -43,12 +45,14 @@ export function createAcceptance(logger: Logger, nowMs = () => performance.now()
   let lastWriteMs = Number.NEGATIVE_INFINITY
   let lastTryMs = Number.NEGATIVE_INFINITY
   let lastTrialMs = Number.NEGATIVE_INFINITY
+  let lastFullMs = Number.NEGATIVE_INFINITY
 
   const isLasting = () => failingSinceMs !== null && nowMs() - failingSinceMs >= LOST_MS
 
   const failed = (error: Error, countsAtOnce: boolean) => {
     const isFirst = failingSinceMs === null
     failingSinceMs ??= nowMs()
+    if (isFull(error)) lastFullMs = nowMs()
     // what broke a connection, and what Redis said before, tells more than that there is none
     if (isFirst || !(error instanceof LostError)) {
       const latest = describe(error)
@@ -59,6 +63,7 @@ export function createAcceptance(logger: Logger, nowMs = () => performance.now()
   }
 
   const succeeded = () => {
+    if (nowMs() - lastFullMs < CALM_MS) return
     failingSinceMs = null
     if (!isProven && condition.check() === null) logger.info('Redis is accepting writes')
     isProven = true

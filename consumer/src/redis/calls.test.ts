@@ -2,7 +2,8 @@ import { encodeMessage } from '@iot/shared/contract'
 import { expect, test } from 'vitest'
 import { planBatch } from '../batch.js'
 import { planCalls } from './calls.js'
-import { guardKey, positionOf } from './keys.js'
+import { guardKey, KNOWN_KEY, positionOf } from './keys.js'
+import { NO_LIMITS } from './scripts.js'
 
 const NOW_S = 1_700_000_000
 const RETENTION_S = 600
@@ -39,6 +40,28 @@ test('what each script is called with', () => {
 test('a clock that is ahead trims no further than the latest message allows', () => {
   const [call] = planCalls(devices(['a', NOW_S], ['a', NOW_S - 60]), 0, OPTIONS, NOW_S + 86_400)
   expect(call?.history.args[1]).toBe(`(${NOW_S - RETENTION_S}`)
+})
+
+test('where memory is scarce a history keeps what is young enough by the clock, and all is published', () => {
+  const [call] = planCalls(devices(['a', NOW_S - 900]), 0, { ...OPTIONS, isScarce: true }, NOW_S)
+  expect(call?.history.args.slice(1, 4)).toEqual([`(${NOW_S - RETENTION_S}`, 'device-updates:a', 1])
+})
+
+test('with a limit of devices both scripts learn who is known', () => {
+  const limits = { ...NO_LIMITS, knownDevices: 5 }
+  const [call] = planCalls(devices(['a', NOW_S], ['b', NOW_S]), 0, { ...OPTIONS, limits }, NOW_S)
+  expect(call?.state.keys.slice(4)).toEqual([KNOWN_KEY])
+  expect(call?.history.keys).toEqual(['device:history:a', 'device:history:b', guardKey('a'), guardKey('b')])
+})
+
+test('with a limit of bytes a history is measured about 64 times while it could fill, whoever fills it', () => {
+  const limits = { ...NO_LIMITS, historyBytes: 64_000 }
+  const work = devices(['a', NOW_S], ['b', NOW_S], ['b', NOW_S], ['b', NOW_S])
+  const size = encodeMessage('a', '0', String(NOW_S)).length
+  const chosen = (random: number) => planCalls(work, 0, { ...OPTIONS, limits }, NOW_S, () => random)[0]?.history.args[1]
+  expect([0, (size - 1) / 1000, (size + 1) / 1000, (4 * size - 1) / 1000, (4 * size + 1) / 1000].map(chosen)).toEqual([
+    ...[1, 1, 2, 2, 0],
+  ])
 })
 
 test('a replay publishes nothing, and adds nothing to a history that is older than the retention', () => {

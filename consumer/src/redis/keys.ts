@@ -1,5 +1,5 @@
 // The keys that are the consumer's own, and what it keeps in them. Pure.
-import { lastStateKey } from '@iot/shared/contract'
+import { historyKey, lastStateKey } from '@iot/shared/contract'
 
 /**
  * Begins otherwise than a device's keys, so that no device id can name a guard. Its CRC16 is 0 (`hgi` makes it so): put
@@ -13,6 +13,13 @@ export const guardKey = (deviceId: string): string => GUARD + lastStateKey(devic
 
 /** Written to learn whether Redis takes writes; covered by every ACL that covers the guards. */
 export const PROBE_KEY = `${GUARD}probe`
+
+/** How many devices have a last state; there only with MAX_KNOWN_DEVICES. */
+export const KNOWN_KEY = `${GUARD}devices`
+
+/** What the keys of all guards match, and of all histories. */
+export const GUARDS = `${GUARD}${lastStateKey('')}*`
+export const HISTORIES = `${historyKey('')}*`
 
 /** WAITAOF waits for the writes of its own connection, and so for all before them: this is that write. */
 export const FSYNC_KEY = 'iot-consumer:fsync'

@@ -2,17 +2,24 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { isAboutTheData, needsNewConnection, RefusedError, readScriptReply, wordsOf } from './replies.js'
+import { NEW_DEVICE } from './scripts.js'
 
 const WRONGTYPE = 'WRONGTYPE Operation against a key holding the wrong kind of value'
 
 test('the replies that the scripts give', () => {
-  expect(readScriptReply([3, 0], 3)).toEqual({ stale: 0, refused: new Map() })
-  expect(readScriptReply([1, 2], 3)).toEqual({ stale: 2, refused: new Map() })
+  expect(readScriptReply([3, 0], 3)).toEqual({ count: 0, refused: new Map() })
+  expect(readScriptReply([1, 2], 3)).toEqual({ count: 2, refused: new Map() })
   const refused = new Map([
     [0, WRONGTYPE],
     [2, 'ERR value is not a valid float'],
   ])
-  expect(readScriptReply([1, 0, 1, WRONGTYPE, 3, 'ERR value is not a valid float'], 3)).toEqual({ stale: 0, refused })
+  expect(readScriptReply([1, 0, 1, WRONGTYPE, 3, 'ERR value is not a valid float'], 3)).toEqual({ count: 0, refused })
+})
+
+test('readings that were cut are no devices, and one that is one too many is no failure', () => {
+  expect(readScriptReply([3, 70], 3, false)).toEqual({ count: 70, refused: new Map() })
+  expect(() => readScriptReply([3, 70], 3)).toThrow(RefusedError)
+  expect(readScriptReply([2, 0, 3, NEW_DEVICE], 3)).toEqual({ count: 0, refused: new Map([[2, NEW_DEVICE]]) })
 })
 
 test.each<[string, unknown]>([
@@ -50,8 +57,8 @@ test('no reply that leaves a device unaccounted for is a success', () => {
   fc.assert(
     fc.property(reply, fc.integer({ min: 1, max: 3 }), (reply, devices) => {
       try {
-        const { stale, refused } = readScriptReply(reply, devices)
-        expect((reply[0] as number) + stale + refused.size).toBe(devices)
+        const { count, refused } = readScriptReply(reply, devices)
+        expect((reply[0] as number) + count + refused.size).toBe(devices)
         for (const at of refused.keys()) expect(at).toBeLessThan(devices)
       } catch (error) {
         expect(error).toBeInstanceOf(RefusedError)

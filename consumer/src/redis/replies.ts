@@ -1,5 +1,6 @@
 // What Redis says, read strictly. A reply is a success only in the exact form that the scripts give it, an error is
 // about a device's data only when it is on a closed list: everything else means that nothing was stored. Pure.
+import { NEW_DEVICE } from './scripts.js'
 
 /** Redis, or whatever stands before it, replied, and it was not what a stored batch is replied with. */
 export class RefusedError extends Error {}
@@ -34,12 +35,15 @@ export const isAboutTheData = (words: string): boolean => ABOUT_THE_DATA.some((s
 /** What this server would say on a new connection too. Anything else may come from a server that has lost its role. */
 const STAYS = /^(?:OOM|MISCONF|NOPERM|NOSCRIPT|BUSY)\b/
 
+/** Whether Redis is at its `maxmemory`, and evicts nothing. */
+export const isFull = (error: unknown): boolean => error instanceof RefusedError && error.message.startsWith('OOM ')
+
 /** Whether a new connection may reach a server that takes writes: after a failover behind one address it does. */
 export const needsNewConnection = (words: string): boolean => !STAYS.test(words)
 
 export type ScriptReply = {
-  /** How many last states were not set, for a newer one stands there. */
-  stale: number
+  /** How many last states were not set, for a newer one stands there; or how many readings were cut. */
+  count: number
   /** By the device's index in the call. */
   refused: Map<number, string>
 }
@@ -49,15 +53,16 @@ const isCount = (value: unknown): value is number => Number.isInteger(value) && 
 
 /**
  * Reads the reply of either script to a call for `devices` devices.
+ * @param areDevices whether the second number counts devices of the call, as that of stale ones does
  * @throws RefusedError when it has another form, does not account for every device, or says anything that is not
  * about a device's data
  */
-export function readScriptReply(reply: unknown, devices: number): ScriptReply {
+export function readScriptReply(reply: unknown, devices: number, areDevices = true): ScriptReply {
   if (!Array.isArray(reply)) throw unexpected()
-  const [stored, stale] = reply as unknown[]
-  if (reply.length % 2 !== 0 || !isCount(stored) || !isCount(stale)) throw unexpected()
-  if (stored + stale + (reply.length - 2) / 2 !== devices) throw unexpected()
-  if (reply.length === 2) return { stale, refused: NOBODY as Map<number, string> }
+  const [stored, count] = reply as unknown[]
+  if (reply.length % 2 !== 0 || !isCount(stored) || !isCount(count)) throw unexpected()
+  if (stored + (areDevices ? count : 0) + (reply.length - 2) / 2 !== devices) throw unexpected()
+  if (reply.length === 2) return { count, refused: NOBODY as Map<number, string> }
   const refused = new Map<number, string>()
   let before = 0
   for (let at = 2; at < reply.length; at += 2) {
@@ -67,10 +72,10 @@ export function readScriptReply(reply: unknown, devices: number): ScriptReply {
     if (!isCount(device) || device <= before || device > devices || typeof message !== 'string') throw unexpected()
     before = device
     const words = wordsOf(message)
-    if (!isAboutTheData(words)) throw new RefusedError(words)
+    if (words !== NEW_DEVICE && !isAboutTheData(words)) throw new RefusedError(words)
     refused.set(device - 1, words)
   }
-  return { stale, refused }
+  return { count, refused }
 }
 
 /** @throws RefusedError when the reply to a plain command is not the expected one */
