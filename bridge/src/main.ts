@@ -4,7 +4,7 @@ import { given, loadConfig } from '@iot/shared/config'
 import { createHttpServer } from '@iot/shared/http/server'
 import { createKafka, kafkaOptions } from '@iot/shared/kafka/client'
 import { createConnections } from '@iot/shared/kafka/connections'
-import { createTopics } from '@iot/shared/kafka/topics'
+import { createTopics, topicOptions } from '@iot/shared/kafka/topics'
 import { runService } from '@iot/shared/lifecycle'
 import { createPublisher } from '@iot/shared/publisher'
 import { createAccept } from './accept.js'
@@ -44,18 +44,13 @@ runService(
     const stallMs = config.MQTT_STALL_TIMEOUT_MS
     const identity = loadIdentity(config.DATA_DIR, config.MQTT_CLIENT_ID, logger)
     const kafka = createKafka(SERVICE, config, logger)
-    const topicOptions = {
-      topic,
-      partitions: config.KAFKA_TOPIC_PARTITIONS,
-      replicationFactor: config.KAFKA_REPLICATION_FACTOR,
-    }
     const publisher = createPublisher(
       {
         topic,
         service: SERVICE,
         part: 'kafka',
         connections: createConnections(kafkaOptions(SERVICE, config, logger)),
-        topics: createTopics(kafka, topicOptions, logger),
+        topics: createTopics(kafka, topicOptions(config), logger),
       },
       logger,
     )

@@ -22,7 +22,6 @@ export const consumerSchema = {
   REDIS_WHEN_FULL: z.enum(['wait', 'drop-history']).default('wait'),
   BATCH_SIZE: integer(1000, 1, 10_000),
   BATCH_INTERVAL_MS: integer(0, 0, 600_000),
-  HISTORY_RETENTION_SECONDS: integer(18_000, 1, 31_536_000),
   HISTORY_MAX_READINGS: integer(0, 0, 100_000_000),
   HISTORY_MAX_BYTES: integer(0, 0, 1_000_000_000_000),
   LAST_STATE_RETENTION_SECONDS: integer(0, 0, 315_360_000),

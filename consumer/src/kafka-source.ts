@@ -8,6 +8,7 @@ import { createCondition } from '@iot/shared/condition'
 import { describe } from '@iot/shared/errors'
 import type { KafkaConnections } from '@iot/shared/kafka/connections'
 import { createGroupMember, isLost, isRebalancing } from '@iot/shared/kafka/group'
+import type { Kept } from '@iot/shared/kafka/topics'
 import { withDeadline } from '@iot/shared/lifecycle'
 import { createProblems } from '@iot/shared/problems'
 import { createSignal } from '@iot/shared/signal'
@@ -17,6 +18,7 @@ import type { SourceRecord } from './batch.js'
 import { committedOf, countPartitions, findTopic, leadersOf, type Topic } from './cluster.js'
 import { createCommitLog } from './commit-log.js'
 import type { Committed } from './lag.js'
+import { createLooker } from './kept.js'
 import { createLanes } from './lanes.js'
 import { createReader } from './reader.js'
 import { createWatch, type Session } from './watch.js'
@@ -49,6 +51,8 @@ export type KafkaSourceParts = {
   connect: () => KafkaConnections
   /** Called when the topic is missing, to create it. */
   prepare: () => Promise<void>
+  /** What the topic is set to keep; null while that is not known. */
+  kept: () => Kept | null
   /** Stores one batch of a partition for good; what it throws is tried again, with the same batch. */
   write: (records: SourceRecord[], partition: number) => Promise<void>
   onFatal: (error: unknown) => void
@@ -59,7 +63,7 @@ export type KafkaSourceOptions = { topic: string; groupId: string; batchSize: nu
 
 // longer than other functions: the parts of one machine, of a few lines each, that share the session
 export function createKafkaSource(parts: KafkaSourceParts, options: KafkaSourceOptions): KafkaSource {
-  const { connect, prepare, write, onFatal, logger } = parts
+  const { connect, prepare, kept, write, onFatal, logger } = parts
   const { topic, groupId, batchSize, batchIntervalMs } = options
   const nowMs = () => performance.now()
   const connections = { group: connect(), reading: connect(), looking: connect() }
@@ -135,6 +139,7 @@ export function createKafkaSource(parts: KafkaSourceParts, options: KafkaSourceO
     problems,
     lanes,
     commits,
+    keeping: createLooker({ connections: connections.looking, topic, kept, logger }),
     prepare,
     session: () => session,
     onChange(reason, leave) {

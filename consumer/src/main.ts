@@ -4,7 +4,7 @@ import type { DeadLetter } from '@iot/shared/contract'
 import { addHealthRoutes } from '@iot/shared/health'
 import { createKafka, kafkaOptions } from '@iot/shared/kafka/client'
 import { createConnections } from '@iot/shared/kafka/connections'
-import { createTopics } from '@iot/shared/kafka/topics'
+import { createTopics, topicOptions } from '@iot/shared/kafka/topics'
 import { runService } from '@iot/shared/lifecycle'
 import { createPublisher } from '@iot/shared/publisher'
 import { fastify } from 'fastify'
@@ -22,13 +22,8 @@ runService(
     for (const warning of consumerWarnings(config)) logger.warn(warning)
     const { KAFKA_TOPIC: topic, KAFKA_GROUP_ID: groupId = defaultGroupId(topic) } = config
     const kafka = createKafka(SERVICE, config, logger)
-    const topicOptions = {
-      topic,
-      partitions: config.KAFKA_TOPIC_PARTITIONS,
-      replicationFactor: config.KAFKA_REPLICATION_FACTOR,
-    }
     const connect = () => createConnections(kafkaOptions(SERVICE, config, logger))
-    const topics = createTopics(kafka, topicOptions, logger)
+    const topics = createTopics(kafka, topicOptions(config), logger)
     const publisher = createPublisher(
       {
         topic,
@@ -55,7 +50,14 @@ runService(
     const store = createStoring({ sink, deadLetter, topic, logger })
 
     const source = createKafkaSource(
-      { connect, prepare: topics.ensure, write: store, onFatal: lifecycle.fail, logger },
+      {
+        connect,
+        prepare: topics.ensure,
+        kept: () => topics.kept(topic),
+        write: store,
+        onFatal: lifecycle.fail,
+        logger,
+      },
       { topic, groupId, batchSize: config.BATCH_SIZE, batchIntervalMs: config.BATCH_INTERVAL_MS },
     )
     const health = fastify({ forceCloseConnections: true }) // its answers are there at once: nobody is waited for

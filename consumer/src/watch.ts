@@ -9,6 +9,7 @@ import type { Problems } from '@iot/shared/problems'
 import { createSignal } from '@iot/shared/signal'
 import { findTopic, inspectGroup, isMissing, leadersOf, measureLag, type Topic } from './cluster.js'
 import type { CommitLog } from './commit-log.js'
+import type { Looker } from './kept.js'
 import { showLags } from './lag.js'
 import type { Lanes } from './lanes.js'
 import type { Reader } from './reader.js'
@@ -38,6 +39,7 @@ export type WatchParts = {
   problems: Problems
   lanes: Lanes
   commits: CommitLog
+  keeping: Looker
   /** Creates the topic. */
   prepare: () => Promise<void>
   session: () => Session | null
@@ -55,7 +57,7 @@ export type Watch = {
 }
 
 export function createWatch(parts: WatchParts): Watch {
-  const { topic, groupId, connections, observer, problems, lanes, commits, prepare, session, onChange } = parts
+  const { topic, groupId, connections, observer, problems, lanes, commits, keeping, prepare, session, onChange } = parts
   const soon = createSignal()
   const stopped = createSignal()
   const progress = new Map<number, { position: number | null; sinceMs: number }>()
@@ -118,6 +120,7 @@ export function createWatch(parts: WatchParts): Watch {
     const before = session()
     if (before?.over === null) compare(before, state)
     const { bounds, committed } = await measureLag(connections, observer, topic, state)
+    keeping.look(state, bounds, committed)
     const found = current(state)
     if (found !== null && found === before) {
       noticeUnread(found, bounds)

@@ -22,6 +22,7 @@ const BOUNDED: Record<string, string> = {
   HISTORY_MAX_READINGS: '100000',
   HISTORY_MAX_BYTES: '16000000',
   MAX_KNOWN_DEVICES: '200000',
+  KAFKA_RETENTION_BYTES: '10000000000',
 }
 const composeDefaults: Record<string, string> = { ...defaults, ...BOUNDED }
 

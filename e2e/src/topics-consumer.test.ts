@@ -62,9 +62,18 @@ const lagOf = async () => {
 }
 const skipped = async () => Number(/^iot_skipped_messages_total (\d+)$/m.exec(await platform.consumer.metrics())?.[1])
 
-test('a topic that is missing at the start is created, and read', async () => {
+test('a topic that is missing at the start is created, bounded, and read', async () => {
   await start()
   expect(await partitions()).toBe(6)
+  const { resources } = await admin.describeConfigs({
+    includeSynonyms: false,
+    resources: [platform.topic, `${platform.topic}-dlq`].map((name) => ({ type: ConfigResourceTypes.TOPIC, name })),
+  })
+  const settings = resources.map(({ configEntries }) =>
+    Object.fromEntries(configEntries.map(({ configName, configValue }) => [configName, configValue])),
+  )
+  expect(settings[0]).toMatchObject({ 'retention.ms': '86400000', 'retention.bytes': '-1' })
+  expect(settings[1]).toMatchObject({ 'retention.ms': '604800000', 'retention.bytes': '1000000000' })
   await produce(readings(10, 0, 3))
   await eventually(async () => (await stored(10)) === 30, 'all stored')
 })
@@ -183,6 +192,15 @@ test('what retention removes while no consumer runs is counted', async () => {
   expect(await stored(6)).toBe(6 * 21)
   expect(await skipped()).toBe(6 * 80)
   expect(platform.consumer.log().split('removed messages before they were stored')).toHaveLength(2)
+  const metric = async (name: string) => {
+    const found = new RegExp(`^${name} (\\S+)$`, 'm').exec(await platform.consumer.metrics())
+    return Number(found?.[1]?.replace('+Inf', 'Infinity'))
+  }
+  // a day is kept, and what waited was young
+  await eventually(async () => (await metric('iot_kafka_minutes_until_skipped')) <= 1440, 'what Kafka keeps is known')
+  expect(await metric('iot_kafka_minutes_until_skipped')).toBeGreaterThan(1430)
+  expect(await metric('iot_kafka_topic_bytes')).toBeGreaterThan(6 * 20 * 50)
+  expect(await metric('iot_kafka_oldest_record_age_seconds')).toBeGreaterThan(0)
   await platform.consumer.ready()
 })
 

@@ -27,6 +27,9 @@ export const commonSchema = {
     .default('iot-data'),
   KAFKA_TOPIC_PARTITIONS: integer(6, 1, 10_000),
   KAFKA_REPLICATION_FACTOR: wholeNumber(1, 100).optional(),
+  KAFKA_RETENTION_HOURS: integer(24, 1, 87_600),
+  KAFKA_RETENTION_BYTES: integer(0, 0, 1_000_000_000_000_000),
+  HISTORY_RETENTION_SECONDS: integer(18_000, 1, 31_536_000),
   LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).default('info'),
   SHUTDOWN_TIMEOUT_MS: integer(10_000, 100, 600_000),
 }

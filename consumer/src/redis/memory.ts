@@ -23,6 +23,8 @@ const rewriting = gauge('iot_redis_rewriting', '1 while Redis rewrites its appen
 const rewriteFailed = gauge('iot_redis_rewrite_failed', '1 when the last rewrite of the append-only file failed')
 const fileBytes = gauge('iot_redis_file_bytes', 'size of the append-only file')
 
+untilFull.set(Number.POSITIVE_INFINITY)
+
 /** The lines of INFO by their names. */
 export const readInfo = (text: string): Map<string, string> =>
   new Map([...text.matchAll(/^(\w+):(.*?)\r?$/gm)].map(([, name = '', value = '']) => [name, value]))

@@ -23,6 +23,41 @@ export async function lookAtTopic(connections: KafkaConnections, topic: string):
   return { id: partitions instanceof Error ? null : await requestTopicId(connections, topic), partitions }
 }
 
+type Listed = { partition: number; errorCode: number; offset: string; timestamp: string }
+
+/** @param timestamps for each partition */
+async function listOffsets(
+  connections: KafkaConnections,
+  leader: number,
+  topic: string,
+  timestamps: [number, string][],
+) {
+  const topics = [{ topic, partitions: timestamps.map(([partition, timestamp]) => ({ partition, timestamp })) }]
+  const response = await connections.ask<{ responses: { partitions: Listed[] }[] }>(leader, 'ListOffsets', { topics })
+  return new Map(response.responses.flatMap((one) => one.partitions.map((listed) => [listed.partition, listed])))
+}
+
+/**
+ * The first record of each partition that is not older than a time (Unix, in milliseconds); null where there is none, or
+ * its broker does not say.
+ * @throws when the broker does not answer
+ */
+export async function firstSince(
+  connections: KafkaConnections,
+  leader: number,
+  topic: string,
+  since: Map<number, number>,
+): Promise<Map<number, { offset: number; atMs: number } | null>> {
+  const timestamps = [...since].map(([partition, ms]): [number, string] => [partition, String(Math.floor(ms))])
+  const listed = await listOffsets(connections, leader, topic, timestamps)
+  return new Map(
+    [...listed].map(([partition, { errorCode, offset, timestamp }]) => [
+      partition,
+      errorCode !== 0 || offset === '-1' ? null : { offset: Number(offset), atMs: Number(timestamp) },
+    ]),
+  )
+}
+
 /**
  * Where partitions begin and end, asked of the broker that leads them; those that it refuses to tell carry the error.
  * @throws when the broker does not answer
@@ -33,12 +68,13 @@ export async function boundsOf(
   topic: string,
   partitions: number[],
 ): Promise<Map<number, Bounds | KafkaError>> {
-  type Listed = { partition: number; errorCode: number; offset: string }
-  const list = async (timestamp: string): Promise<Map<number, Listed>> => {
-    const topics = [{ topic, partitions: partitions.map((partition) => ({ partition, timestamp })) }]
-    const response = await connections.ask<{ responses: { partitions: Listed[] }[] }>(leader, 'ListOffsets', { topics })
-    return new Map(response.responses.flatMap((one) => one.partitions.map((listed) => [listed.partition, listed])))
-  }
+  const list = (timestamp: string) =>
+    listOffsets(
+      connections,
+      leader,
+      topic,
+      partitions.map((partition) => [partition, timestamp]),
+    )
   const [lows, highs] = [await list(EARLIEST), await list(LATEST)]
   const bounds = new Map<number, Bounds | KafkaError>()
   for (const partition of partitions) {
