@@ -50,7 +50,7 @@ export function createMemory(redis: Redis, logger: Logger): Memory {
   const scan = createScan(redis, HISTORIES)
   const trend = createTrend(TREND_S)
   let lookedMs = Number.NEGATIVE_INFINITY
-  let said: string | null = null
+  const said = new Set<string>()
 
   const show = (info: Map<string, string>) => {
     const read = (name: string) => Number(info.get(name) ?? 0)
@@ -66,8 +66,9 @@ export function createMemory(redis: Redis, logger: Logger): Memory {
     const seconds = limitBytes === 0 ? null : trend.secondsUntil(limitBytes)
     untilFull.set(seconds === null ? Number.POSITIVE_INFINITY : seconds / 60)
     const warning = memoryWarning(info)
-    if (warning !== null && warning !== said) logger.warn(warning)
-    said = warning
+    if (warning === null || said.has(warning)) return
+    said.add(warning)
+    logger.warn(warning)
   }
 
   /** Of the histories that come next. */
