@@ -1,5 +1,5 @@
 // What the npm scripts call, with Node's own modules alone: installs and builds what is needed, then runs the part.
-//   node stack/run.mjs start | test | simulate | chaos | bench | dlq | rebuild [arguments]
+//   node stack/run.mjs start | test | simulate | chaos | bench | dlq | rebuild | size [arguments]
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -26,8 +26,9 @@ else if (part === 'simulate:faults') await run([join(root, 'e2e', 'dist', 'simul
 else if (part === 'bench') await run([join(root, 'bench', 'dist', 'main.js'), ...args])
 else if (part === 'dlq') await run([join(root, 'bridge', 'dist', 'dlq.js'), ...args])
 else if (part === 'rebuild') await run([join(root, 'consumer', 'dist', 'rebuild.js'), ...args])
+else if (part === 'size') await run([join(root, 'stack', 'dist', 'size.js'), ...args])
 else if (part === 'test') await test()
-else fail('usage: node stack/run.mjs start|test|simulate|chaos|bench|dlq|rebuild [arguments]')
+else fail('usage: node stack/run.mjs start|test|simulate|chaos|bench|dlq|rebuild|size [arguments]')
 
 async function test() {
   const results = join(root, '.local', 'test-results.json')

@@ -5,6 +5,7 @@ import { api } from './api.js'
 import * as contenders from './contenders.js'
 import { highestRate, idle, type Latency, latency, soak } from './latency.js'
 import type { Backlog } from './load.js'
+import { memory } from './memory.js'
 import { chart, save, showRows, showRuns, summarize } from './report.js'
 import { createRig, type Rig } from './rig.js'
 import { growth, ingest, type Run, store, withBacklog } from './throughput.js'
@@ -96,6 +97,12 @@ const PARTS: Record<string, (rig: Rig) => Promise<object>> = {
       }),
   ),
   idle: table((rig) => idle(rig, seconds)),
+  memory: async (rig) => {
+    const found = await memory(rig, say)
+    showRows(found.rows)
+    showRows(found.devices)
+    return found
+  },
   soak: table((rig) => soak(rig, seconds * 10)),
 }
 

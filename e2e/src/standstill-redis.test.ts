@@ -1,8 +1,15 @@
 // What keeps Redis from storing is seen within 15 s, with and without readings: 503 under `redis`, one line, one count.
 // It heals by itself, and nothing is missing or dead-lettered.
+import { commonSchema } from '@iot/shared/common-config'
 import { historyKey, lastStateKey, updatesChannel } from '@iot/shared/contract'
+import { kafkaOptions } from '@iot/shared/kafka/client'
+import { createConnections } from '@iot/shared/kafka/connections'
+import { bytesOf } from '@iot/shared/kafka/log-dirs'
+import { lookAtTopic } from '@iot/shared/kafka/topic-state'
 import type { Cluster } from '@iot/stack/cluster'
+import { size } from '@iot/stack/sizing'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { z } from 'zod'
 import { createPlatform, eventually, type Platform } from './platform.js'
 import { startServers } from './servers.js'
 
@@ -161,6 +168,52 @@ test('Redis gone and back: seen under `redis`, with the reason, and nothing is m
   expect(Object.keys(await notReady())).toEqual(['redis'])
   await cluster.redis.start()
   await expectHealed(id, 20, before.lines, before.count, /ECONNREFUSED/)
+})
+
+const SIZED = { devices: 20, readings: 800, payloadBytes: 140 }
+
+test('what npm run size says is what a run takes, of Redis and of Kafka, within 15 %', async () => {
+  const { devices, readings, payloadBytes } = SIZED
+  const used = async () => Number(/^used_memory:(\d+)/m.exec(await redis().info('memory'))?.[1])
+  const options = kafkaOptions(
+    'size',
+    z.object(commonSchema).parse({ KAFKA_BROKERS: `127.0.0.1:${cluster.kafka.port}` }),
+    { debug: () => {} } as never,
+  )
+  const connections = createConnections(options)
+  const inTopic = async () => {
+    const { partitions } = await lookAtTopic(connections, platform.topic)
+    if (partitions instanceof Error) throw partitions
+    const [leader] = partitions.map((one) => one.leader)
+    const found = await bytesOf(
+      connections,
+      leader ?? 0,
+      platform.topic,
+      partitions.map(({ partition }) => partition),
+    )
+    return [...found.values()].reduce((sum, bytes) => sum + bytes, 0)
+  }
+  const ids = Array.from({ length: devices }, (_, index) => platform.id(`sized-${10 + index}`))
+  const [usedBefore, diskBefore] = [await used(), await inTopic()]
+  const client = await platform.device()
+  const payload = (seq: number) =>
+    `{"seq":${seq},"pad":"${'x'.repeat(payloadBytes)}`.slice(0, payloadBytes - 2).concat('"}')
+  for (let seq = 0; seq < readings; seq++)
+    await Promise.all(ids.map((id) => client.publishAsync(`${platform.prefix}/${id}/data`, payload(seq), { qos: 1 })))
+  const counts = () => Promise.all(ids.map((id) => redis().zcard(historyKey(id))))
+  await eventually(async () => (await counts()).every((count) => count === readings), 'all stored')
+  const historySeconds = 18_000
+  const fleet = {
+    ...{ devices, payloadBytes, idBytes: ids[0]?.length ?? 0, intervalSeconds: historySeconds / (readings - 1) },
+    ...{ historySeconds, retentionSeconds: historySeconds, replicas: 1, outageSeconds: 0 },
+    ...{ compactEntries: 128, compactMemberBytes: 64, compactStateBytes: 64 }, // this Redis is as it comes
+  }
+  const said = size(fleet)
+  const taken = (await used()) - usedBefore
+  expect(Math.abs(taken / (said.redisData - size({ ...fleet, devices: 0 }).redisData) - 1)).toBeLessThan(0.15)
+  const disk = (await inTopic()) - diskBefore
+  expect(Math.abs(disk / (said.kafkaDisk / (1 + 1 / 8)) - 1)).toBeLessThan(0.15)
+  await connections.close()
 })
 
 const RETENTION_S = 6
