@@ -28,7 +28,11 @@ const ports = {
   redis: port('REDIS_PORT', 6379, 'Redis'),
 }
 const kafkaPorts = Array.from({ length: brokers() }, (_, index) => ports.kafka.value + index)
-const redisMemory = ['--maxmemory', process.env.REDIS_MAXMEMORY || '1gb', '--maxmemory-policy', 'noeviction']
+// as in docker-compose.yml, which says why
+const redisMemory = [
+  ...['--maxmemory', process.env.REDIS_MAXMEMORY || '1gb', '--maxmemory-policy', 'noeviction'],
+  ...['--zset-max-listpack-entries', '320', '--zset-max-listpack-value', '512', '--hash-max-listpack-value', '512'],
+]
 const simulated = process.env.SIMULATED_DEVICES || '3'
 if (!/^\d+$/.test(simulated)) end(1, 'SIMULATED_DEVICES must be a whole number, 0 for none')
 
