@@ -1,0 +1,44 @@
+// The reader: the platform's data over HTTP. It stands beside the way of the data and can hold up none of it. Wiring only.
+import { readFileSync } from 'node:fs'
+import { setPriority } from 'node:os'
+import { loadConfig } from '@iot/shared/config'
+import { checkApiAccess } from '@iot/shared/http/config'
+import { createHttpServer } from '@iot/shared/http/server'
+import { runService } from '@iot/shared/lifecycle'
+import { readerNeeds, readerSchema, readerWarnings } from './config.js'
+
+const SERVICE = 'reader'
+const PRIORITY = 10 // behind the services that store: where they share a core, they come first
+const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
+
+runService(
+  SERVICE,
+  () => {
+    const config = loadConfig(readerSchema, process.env, readerNeeds)
+    checkApiAccess(config, 'READER_HOST', config.READER_HOST)
+    return config
+  },
+  async (config, logger, lifecycle) => {
+    setPriority(PRIORITY)
+    for (const warning of readerWarnings(config)) logger.warn(warning)
+    const api = await createHttpServer(
+      {
+        title: 'IoT ingestion platform',
+        description: 'Devices and their readings, and commands to devices.',
+        version,
+        keys: config.API_KEY ?? [],
+        host: config.READER_HOST,
+        allowedHosts: config.API_ALLOWED_HOSTS ?? [],
+        callsPerSecond: config.API_RATE_LIMIT,
+        trustProxy: config.API_TRUST_PROXY,
+      },
+      [],
+      {},
+      logger,
+    )
+
+    lifecycle.onStop('api', api.stop)
+    await api.app.listen({ host: config.READER_HOST, port: config.READER_PORT })
+    logger.info({ addresses: api.app.addresses() }, 'API listens')
+  },
+)
