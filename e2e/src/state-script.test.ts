@@ -1,7 +1,8 @@
 // The two scripts alone, on a real Redis: the decision table of last_state, and what they reply.
-import { positionOf } from '@iot/consumer/redis/keys'
+
 import { isAboutTheData, wordsOf } from '@iot/consumer/redis/replies'
 import { historyScript, stateScript } from '@iot/consumer/redis/scripts'
+import { positionOf } from '@iot/shared/contract'
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, expect, inject, test } from 'vitest'
 

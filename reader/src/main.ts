@@ -5,7 +5,12 @@ import { loadConfig } from '@iot/shared/config'
 import { checkApiAccess } from '@iot/shared/http/config'
 import { createHttpServer } from '@iot/shared/http/server'
 import { runService } from '@iot/shared/lifecycle'
+import { redisAccess } from '@iot/shared/redis-config'
+import { historyCalls } from './calls/history.js'
+import { stateCalls } from './calls/state.js'
 import { readerNeeds, readerSchema, readerWarnings } from './config.js'
+import { createLongReads } from './long-reads.js'
+import { createRedisReader } from './redis/connection.js'
 
 const SERVICE = 'reader'
 const PRIORITY = 10 // behind the services that store: where they share a core, they come first
@@ -21,6 +26,8 @@ runService(
   async (config, logger, lifecycle) => {
     setPriority(PRIORITY)
     for (const warning of readerWarnings(config)) logger.warn(warning)
+    const redis = createRedisReader({ url: config.REDIS_URL, access: redisAccess(config) }, logger)
+    const isOnline = () => null
     const api = await createHttpServer(
       {
         title: 'IoT ingestion platform',
@@ -32,13 +39,15 @@ runService(
         callsPerSecond: config.API_RATE_LIMIT,
         trustProxy: config.API_TRUST_PROXY,
       },
-      [],
-      {},
+      [stateCalls({ redis, isOnline }), historyCalls({ longReads: createLongReads(redis) })],
+      { redis: redis.check },
       logger,
     )
 
+    lifecycle.onStop('redis', redis.stop)
     lifecycle.onStop('api', api.stop)
     await api.app.listen({ host: config.READER_HOST, port: config.READER_PORT })
     logger.info({ addresses: api.app.addresses() }, 'API listens')
+    redis.start()
   },
 )

@@ -1,27 +1,14 @@
 // GET /devices and GET /devices/{device_id}: who is online.
 import { Readable } from 'node:stream'
-import { isDeviceId } from '@iot/shared/contract'
+import { deviceParams, invalidDevice, sendJson } from '@iot/shared/http/calls'
 import { errors } from '@iot/shared/http/problem'
 import type { FastifyPluginAsync } from 'fastify'
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import { z } from 'zod'
 import type { Presence } from '../presence.js'
-import { sendJson } from './json-text.js'
 
 const PIECE_DEVICES = 250 // in one piece of a list: at most 64 KB of ids wait for a caller that reads slowly
 
-/** Of a call about one device. */
-export const deviceParams = z.object({
-  deviceId: z
-    .string()
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it excludes
-    .regex(/^[^\u0000-\u001f\u007f-\u009f/+#]{1,256}$/)
-    .refine(isDeviceId, 'A device id is one topic level of 1 to 256 bytes without control characters'),
-})
-export const invalidDevice = {
-  code: 'INVALID_DEVICE_ID',
-  message: 'A device id is one topic level of 1 to 256 bytes without control characters',
-}
 const deviceSchema = z
   .object({
     device_id: z.string(),

@@ -1,8 +1,7 @@
-import { encodeMessage } from '@iot/shared/contract'
+import { encodeMessage, guardKey, positionOf } from '@iot/shared/contract'
 import { expect, test } from 'vitest'
 import { planBatch } from '../batch.js'
 import { planCalls } from './calls.js'
-import { guardKey, positionOf } from './keys.js'
 
 const NOW_S = 1_700_000_000
 const RETENTION_S = 600

@@ -29,6 +29,7 @@ import { Problem } from './problem.js'
 const BODY_BYTES = 256 * 1024
 const REQUEST_MS = 30_000 // to send a request
 const STALL_MS = 90_000 // a response of which nothing is taken for so long; longer than a call may take
+const RETRY_S = 1 // what is not there now may be back by then
 const MONITORING_PER_SECOND = 100 // for each client
 const INVALID: Record<string, string> = {
   params: 'INVALID_ID',
@@ -145,7 +146,10 @@ async function stop(app: FastifyInstance, idle: Promise<void>): Promise<void> {
 function answerErrors(app: FastifyInstance, logger: Logger): void {
   const log = createLimitedLog(logger)
   app.setErrorHandler((error: FastifyError | Problem, request, reply) => {
-    const answer = (problem: Problem) => reply.code(problem.statusCode).send(problem.body())
+    const answer = (problem: Problem) => {
+      if (problem.statusCode === 503) void reply.header('retry-after', RETRY_S)
+      return reply.code(problem.statusCode).send(problem.body())
+    }
     if (error instanceof Problem) return answer(error)
     const statusCode = error.statusCode ?? 500
     if (statusCode >= 500) {
