@@ -147,6 +147,7 @@ test('the description names every route, answer and error', async () => {
     '/health/live',
     '/health/ready',
     '/metrics',
+    '/presence',
   ])
   const { responses } = body.paths['/devices/{deviceId}/command'].post
   expect(Object.keys(responses).sort()).toEqual([
