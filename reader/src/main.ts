@@ -6,10 +6,12 @@ import { checkApiAccess } from '@iot/shared/http/config'
 import { createHttpServer } from '@iot/shared/http/server'
 import { runService } from '@iot/shared/lifecycle'
 import { redisAccess } from '@iot/shared/redis-config'
+import { createBridgeDescription, forwardedCalls } from './calls/forward.js'
 import { historyCalls } from './calls/history.js'
 import { stateCalls } from './calls/state.js'
 import { readerNeeds, readerSchema, readerWarnings } from './config.js'
 import { createLongReads } from './long-reads.js'
+import { createPresence } from './presence.js'
 import { createRedisReader } from './redis/connection.js'
 
 const SERVICE = 'reader'
@@ -27,7 +29,7 @@ runService(
     setPriority(PRIORITY)
     for (const warning of readerWarnings(config)) logger.warn(warning)
     const redis = createRedisReader({ url: config.REDIS_URL, access: redisAccess(config) }, logger)
-    const isOnline = () => null
+    const presence = createPresence(config.BRIDGE_URLS, config.API_KEY?.[0], logger)
     const api = await createHttpServer(
       {
         title: 'IoT ingestion platform',
@@ -38,16 +40,23 @@ runService(
         allowedHosts: config.API_ALLOWED_HOSTS ?? [],
         callsPerSecond: config.API_RATE_LIMIT,
         trustProxy: config.API_TRUST_PROXY,
+        describeOthers: createBridgeDescription(config.BRIDGE_URLS),
       },
-      [stateCalls({ redis, isOnline }), historyCalls({ longReads: createLongReads(redis) })],
-      { redis: redis.check },
+      [
+        stateCalls({ redis, presence }),
+        historyCalls({ longReads: createLongReads(redis) }),
+        forwardedCalls({ urls: config.BRIDGE_URLS, presence }),
+      ],
+      { redis: redis.check, bridge: presence.check },
       logger,
     )
 
     lifecycle.onStop('redis', redis.stop)
+    lifecycle.onStop('presence', presence.stop)
     lifecycle.onStop('api', api.stop)
     await api.app.listen({ host: config.READER_HOST, port: config.READER_PORT })
     logger.info({ addresses: api.app.addresses() }, 'API listens')
     redis.start()
+    presence.start()
   },
 )

@@ -4,11 +4,9 @@ import { errors, Problem } from '@iot/shared/http/problem'
 import type { FastifyPluginAsync } from 'fastify'
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import { z } from 'zod'
+import type { Presence } from '../presence.js'
 import { NOT_READABLE, type RedisReader } from '../redis/connection.js'
 import { readStates, type State } from '../redis/states.js'
-
-/** Whether a device is online; null where that is not known. */
-export type IsOnline = (deviceId: string) => boolean | null
 
 export const stateSchema = z
   .object({
@@ -28,7 +26,7 @@ export const stateText = (deviceId: string, { payload, timestamp, position }: St
   `,"position":${JSON.stringify(position)},"online":${online}}`
 
 export const stateCalls =
-  ({ redis, isOnline }: { redis: RedisReader; isOnline: IsOnline }): FastifyPluginAsync =>
+  ({ redis, presence }: { redis: RedisReader; presence: Pick<Presence, 'current'> }): FastifyPluginAsync =>
   async (untyped) => {
     const app = untyped.withTypeProvider<ZodTypeProvider>()
     app.get(
@@ -50,7 +48,7 @@ export const stateCalls =
         const [state] = await readStates(redis, [deviceId])
         if (state === 'unreadable') throw NOT_READABLE
         if (!state) throw UNKNOWN
-        const online = isOnline(deviceId)
+        const online = presence.current(deviceId)
         void reply.header('cache-control', 'no-cache')
         if (state.position !== null) {
           const tag = `"${state.position}:${online === null ? 'unknown' : online ? 'on' : 'off'}"`

@@ -55,6 +55,12 @@ declare module 'fastify' {
   }
 }
 
+/** Parts of an OpenAPI document. */
+export type Description = {
+  paths: Record<string, object>
+  components: { schemas?: Record<string, object>; securitySchemes?: Record<string, object> }
+}
+
 export type HttpOptions = AccessOptions & {
   title: string
   description: string
@@ -63,6 +69,8 @@ export type HttpOptions = AccessOptions & {
   callsPerSecond: number
   /** Whose X-Forwarded-For is believed: nobody's, everybody's, or that of these addresses. */
   trustProxy: boolean | string[]
+  /** Describes calls that are passed on to another service. */
+  describeOthers?: () => Promise<Description>
 }
 
 export type HttpServer = {
@@ -186,7 +194,17 @@ async function addLimit(app: FastifyInstance, callsPerSecond: number) {
   return limit
 }
 
-async function describe(app: FastifyInstance, { title, description, version, keys }: HttpOptions): Promise<void> {
+async function describe(app: FastifyInstance, options: HttpOptions): Promise<void> {
+  const { title, description, version, keys, describeOthers } = options
+  let others: Description = { paths: {}, components: {} }
+  const whole = (own: object) => {
+    const { paths, components, ...rest } = own as Description
+    const schemas = { ...others.components.schemas, ...components.schemas }
+    return { ...rest, paths: { ...others.paths, ...paths }, components: { ...components, schemas } }
+  }
+  const hearOthers = async () => {
+    if (describeOthers) others = await describeOthers()
+  }
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -197,8 +215,13 @@ async function describe(app: FastifyInstance, { title, description, version, key
     transform: jsonSchemaTransform,
     transformObject: jsonSchemaTransformObject,
   })
-  await app.register(swaggerUi, { routePrefix: '/docs' })
-  app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger())
+  await app.register(swaggerUi, {
+    routePrefix: '/docs',
+    uiHooks: { preHandler: hearOthers },
+    transformSpecification: whole,
+    transformSpecificationClone: false,
+  })
+  app.get('/openapi.json', { schema: { hide: true }, preHandler: hearOthers }, async () => whole(app.swagger()))
 }
 
 function collectMethods(app: FastifyInstance): Map<string, Set<string>> {
