@@ -7,17 +7,19 @@ import { backoffMs } from '@iot/shared/backoff'
 import { createCondition } from '@iot/shared/condition'
 import { describe } from '@iot/shared/errors'
 import type { KafkaConnections } from '@iot/shared/kafka/connections'
-import { createGroupMember, isLost, isRebalancing } from '@iot/shared/kafka/group'
+import { committedOf, createGroupMember, isLost, isRebalancing } from '@iot/shared/kafka/group'
+import { createReader } from '@iot/shared/kafka/reader'
+import { findTopic, leadersOf } from '@iot/shared/kafka/topic-state'
 import { withDeadline } from '@iot/shared/lifecycle'
+import { createProblems } from '@iot/shared/problems'
 import { createSignal } from '@iot/shared/signal'
 import type { Logger } from 'pino'
 import { Counter } from 'prom-client'
 import type { SourceRecord } from './batch.js'
-import { committedOf, countPartitions, findTopic, leadersOf } from './cluster.js'
+import { countPartitions } from './cluster.js'
 import { createCommitLog } from './commit-log.js'
+import { countSkipped } from './lag.js'
 import { createLanes } from './lanes.js'
-import { createProblems } from './problems.js'
-import { createReader } from './reader.js'
 import { createWatch, type Session } from './watch.js'
 
 const SESSION_TIMEOUT_MS = 10_000 // after a crash the group waits this long before others read our partitions
@@ -170,8 +172,9 @@ export function createKafkaSource(parts: KafkaSourceParts, options: KafkaSourceO
       topic,
       topicId: state.id,
       lanes: lanes.byPartition,
-      committed,
+      from: committed,
       problems,
+      onMoved: countSkipped,
       onStale: watch.soon,
       onFatal,
       logger,

@@ -182,7 +182,7 @@ test('what retention removes while no consumer runs is counted', async () => {
   await eventually(async () => (await platform.lag()) === 0, 'lag 0')
   expect(await stored(6)).toBe(6 * 21)
   expect(await skipped()).toBe(6 * 80)
-  expect(platform.consumer.log().split('removed messages before they were stored')).toHaveLength(2)
+  expect(platform.consumer.log().split('removed messages before they were read')).toHaveLength(2)
   await platform.consumer.ready()
 })
 
