@@ -24,6 +24,8 @@ export const readerSchema = {
   BRIDGE_URLS: urls('http://127.0.0.1:8000'),
   CONSUMER_URLS: urls('http://127.0.0.1:8001'),
   MAX_KNOWN_DEVICES: integer(1_000_000, 1, 10_000_000),
+  MAX_LIVE_STREAMS: integer(500, 1, 100_000),
+  MAX_LIVE_STREAMS_PER_ADDRESS: integer(20, 1, 100_000),
   READER_HOST: z.string().default('127.0.0.1'),
   READER_PORT: integer(8002, 0, 65_535),
 }

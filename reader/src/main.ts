@@ -1,15 +1,21 @@
 // The reader: the platform's data over HTTP. It stands beside the way of the data and can hold up none of it. Wiring only.
 import { readFileSync } from 'node:fs'
 import { setPriority } from 'node:os'
+import { defaultGroupId } from '@iot/shared/common-config'
 import { loadConfig } from '@iot/shared/config'
 import { checkApiAccess } from '@iot/shared/http/config'
 import { createHttpServer } from '@iot/shared/http/server'
+import { kafkaOptions } from '@iot/shared/kafka/client'
+import { createConnections } from '@iot/shared/kafka/connections'
+import { committedOf, createGroupMember } from '@iot/shared/kafka/group'
 import { runService } from '@iot/shared/lifecycle'
 import { redisAccess } from '@iot/shared/redis-config'
 import { createBridgeDescription, forwardedCalls } from './calls/forward.js'
 import { historyCalls } from './calls/history.js'
+import { liveCalls } from './calls/live.js'
 import { stateCalls } from './calls/state.js'
 import { readerNeeds, readerSchema, readerWarnings } from './config.js'
+import { createLive } from './live/live.js'
 import { createLongReads } from './long-reads.js'
 import { createPresence } from './presence.js'
 import { createRedisReader } from './redis/connection.js'
@@ -30,6 +36,24 @@ runService(
     for (const warning of readerWarnings(config)) logger.warn(warning)
     const redis = createRedisReader({ url: config.REDIS_URL, access: redisAccess(config) }, logger)
     const presence = createPresence(config.BRIDGE_URLS, config.API_KEY?.[0], logger)
+    const topic = config.KAFKA_TOPIC
+    const connect = () => createConnections(kafkaOptions(SERVICE, config, logger))
+    const groupId = config.KAFKA_GROUP_ID ?? defaultGroupId(topic)
+    const group = createGroupMember(connect(), { groupId, topics: [topic], sessionTimeoutMs: 0, rebalanceTimeoutMs: 0 })
+    const live = createLive({
+      topic,
+      connect,
+      committed: async (partitions) =>
+        new Map(
+          [...(await committedOf(group, topic, partitions))].map(([partition, { offset }]) => [partition, offset]),
+        ),
+      presence,
+      flow: () => null,
+      maxStreams: config.MAX_LIVE_STREAMS,
+      maxOfAddress: config.MAX_LIVE_STREAMS_PER_ADDRESS,
+      onFatal: lifecycle.fail,
+      logger,
+    })
     const api = await createHttpServer(
       {
         title: 'IoT ingestion platform',
@@ -45,18 +69,21 @@ runService(
       [
         stateCalls({ redis, presence }),
         historyCalls({ longReads: createLongReads(redis) }),
+        liveCalls({ feed: live.feed }),
         forwardedCalls({ urls: config.BRIDGE_URLS, presence }),
       ],
-      { redis: redis.check, bridge: presence.check },
+      { redis: redis.check, bridge: presence.check, kafka: live.check },
       logger,
     )
 
     lifecycle.onStop('redis', redis.stop)
     lifecycle.onStop('presence', presence.stop)
     lifecycle.onStop('api', api.stop)
+    lifecycle.onStop('live', live.stop)
     await api.app.listen({ host: config.READER_HOST, port: config.READER_PORT })
     logger.info({ addresses: api.app.addresses() }, 'API listens')
     redis.start()
     presence.start()
+    live.start()
   },
 )

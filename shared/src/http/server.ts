@@ -175,12 +175,14 @@ function answerErrors(app: FastifyInstance, logger: Logger): void {
   })
 }
 
+/** Who calls, for limits: X-Forwarded-For may hold anything, so what is no address is one client, and is not kept. */
+export const clientOf = ({ ip }: { ip: string }): string => (isIP(ip) === 0 ? 'no address' : normalizeIP(ip))
+
 /** Before what refuses calls, so that those are counted as well. */
 async function addLimit(app: FastifyInstance, callsPerSecond: number) {
   await app.register(rateLimit, {
     global: false,
-    // X-Forwarded-For may hold anything: what is no address counts as one client, and is not kept
-    keyGenerator: ({ ip }) => (isIP(ip) === 0 ? 'no address' : normalizeIP(ip)),
+    keyGenerator: clientOf,
     max: callsPerSecond,
     timeWindow: 1000,
     errorResponseBuilder: (_request, { max, after }) =>
