@@ -144,6 +144,49 @@ test('a range is half open, and what has no readings in it is not unknown', asyn
   await redis.del(historyKey(id), lastStateKey(id))
 })
 
+test('all devices that are known: filtered, counted, page by page, and as lines', async () => {
+  const { platform } = fixture
+  const { redis, run } = platform
+  const now = Math.floor(Date.now() / 1000)
+  const ids = Array.from({ length: 300 }, (_, index) => platform.id(`states-${String(index).padStart(3, '0')}`))
+  for (const [index, id] of ids.entries())
+    await redis.hset(lastStateKey(id), 'payload', '{"n":1.10}', 'timestamp', String(now - (index < 20 ? 3600 : 0)))
+  const online = platform.id('states-online')
+  await device.publishAsync(`${platform.prefix}/${online}/hello`, '', { qos: 1 })
+  const mine = `prefix=states-&contains=${run}`
+  await eventually(async () => (await json(`/states?${mine}`)).matched === 301, 'all of them are known')
+
+  const found: string[] = []
+  let page = await json(`/states?${mine}&limit=70`)
+  for (; ; page = await json(`/states?${mine}&limit=70&after=${page.next}`)) {
+    found.push(...page.devices.map(({ device_id }: { device_id: string }) => device_id))
+    expect(page).toMatchObject({ matched: 301, total_is_exact: true })
+    if (page.next === null) break
+  }
+  expect(found).toEqual([...ids, online])
+  expect((await json(`/states?${mine}&offset=298`)).devices).toHaveLength(3)
+  expect(await json(`/states?${mine}&offset=999`)).toMatchObject({ devices: [], next: null })
+  expect((await call(`/states?${mine}&limit=1`)).text).toContain(
+    `"devices":[{"device_id":"${ids[0]}","payload":{"n":1.10},"timestamp":${now - 3600},"position":null,"online":false}]`,
+  )
+  const matched = async (query: string) => (await json(`/states?${mine}&${query}`)).matched
+  expect(await matched('online=true')).toBe(1)
+  expect(await matched('online=false')).toBe(300)
+  expect(await matched('silent_for=30m')).toBe(21)
+  await redis.hset(lastStateKey(ids[0] as string), 'timestamp', String(now))
+  expect(await matched('silent_for=30m')).toBe(20)
+
+  await redis.del(lastStateKey(ids[1] as string))
+  await redis.set(lastStateKey(ids[1] as string), 'another type')
+  const lines = (await call(`/states?${mine}&format=ndjson`)).text.trimEnd().split('\n')
+  expect(lines).toHaveLength(301)
+  expect(lines[1]).toBe(`{"device_id":"${ids[1]}","error":"NOT_READABLE"}`)
+  const csv = (await call(`/states?${mine}&fields=n`, { accept: 'text/csv' })).text.split('\r\n')
+  expect(csv.slice(0, 2)).toEqual(['device_id,timestamp,n', `${ids[0]},${now},1.10`])
+  await redis.del(...ids.map(lastStateKey))
+  await eventually(async () => (await matched('')) === 1, 'those that have no state any more are forgotten')
+})
+
 const open = async (path: string): Promise<IncomingMessage> => {
   const request = httpGet(fixture.platform.reader.url + path, { headers: { authorization: `Bearer ${KEY}` } })
   const [response] = (await once(request, 'response')) as [IncomingMessage]
@@ -232,6 +275,7 @@ test("the bridge's calls have the same answers here, and the description has the
     '/health/live',
     '/health/ready',
     '/metrics',
+    '/states',
   ])
   expect(Object.keys(components.schemas)).toEqual(expect.arrayContaining(['Command', 'Error', 'State']))
 })

@@ -9,7 +9,9 @@ import { redisAccess } from '@iot/shared/redis-config'
 import { createBridgeDescription, forwardedCalls } from './calls/forward.js'
 import { historyCalls } from './calls/history.js'
 import { stateCalls } from './calls/state.js'
+import { statesCalls } from './calls/states.js'
 import { readerNeeds, readerSchema, readerWarnings } from './config.js'
+import { createDeviceIndex } from './device-index.js'
 import { createLongReads } from './long-reads.js'
 import { createPresence } from './presence.js'
 import { createRedisReader } from './redis/connection.js'
@@ -30,6 +32,14 @@ runService(
     for (const warning of readerWarnings(config)) logger.warn(warning)
     const redis = createRedisReader({ url: config.REDIS_URL, access: redisAccess(config) }, logger)
     const presence = createPresence(config.BRIDGE_URLS, config.API_KEY?.[0], logger)
+    const longReads = createLongReads(redis)
+    const index = createDeviceIndex(redis, {
+      maxDevices: config.MAX_KNOWN_DEVICES,
+      isOnline: (deviceId) => presence.current(deviceId) === true,
+    })
+    presence.onChange((deviceId, online) => {
+      if (online) index.saw(deviceId)
+    })
     const api = await createHttpServer(
       {
         title: 'IoT ingestion platform',
@@ -44,7 +54,8 @@ runService(
       },
       [
         stateCalls({ redis, presence }),
-        historyCalls({ longReads: createLongReads(redis) }),
+        historyCalls({ longReads }),
+        statesCalls({ index, presence, longReads, position: async () => null }),
         forwardedCalls({ urls: config.BRIDGE_URLS, presence }),
       ],
       { redis: redis.check, bridge: presence.check },
@@ -53,10 +64,12 @@ runService(
 
     lifecycle.onStop('redis', redis.stop)
     lifecycle.onStop('presence', presence.stop)
+    lifecycle.onStop('index', index.stop)
     lifecycle.onStop('api', api.stop)
     await api.app.listen({ host: config.READER_HOST, port: config.READER_PORT })
     logger.info({ addresses: api.app.addresses() }, 'API listens')
     redis.start()
     presence.start()
+    index.start()
   },
 )
