@@ -56,6 +56,9 @@ test('the digits that a device wrote come out of every call, and lines stay whol
   expect((await call(`/devices/${id}/history?format=csv&fields=serial,t,e,text,none`)).text).toBe(
     `device_id,timestamp,serial,t,e,text,none\r\n${id},${timestamp},12345678901234567890,1.10,1E+3,"'=1+1\n, ""x""",\r\n`,
   )
+  const series = await call(`/devices/${id}/series?fields=serial,t,e&last=1m&every=1h`)
+  expect(series.text).toMatch(/"serial":\{"min":\[(null,)?12345678901234567890\],/)
+  expect(series.text).toMatch(/"last":\[(null,)?1\.10\],"count":\[(0,)?1\]\},"e":\{"min":\[(null,)?1E\+3\]/)
 })
 
 test('a state that has not changed is not sent again', async () => {
@@ -142,6 +145,32 @@ test('a range is half open, and what has no readings in it is not unknown', asyn
     expect([status, JSON.parse(text).code], what).toEqual([500, 'NOT_READABLE'])
   }
   await redis.del(historyKey(id), lastStateKey(id))
+})
+
+test('a series has every bucket of its range, and an error names the step that fits', async () => {
+  const { redis, id: named } = fixture.platform
+  const id = named('series')
+  const member = (second: number) =>
+    `{"device_id":"${id}","payload":{"t":${second}.50,"in":{"v":1}},"timestamp":${second}}`
+  for (let second = 1000; second < 2000; second++) await redis.zadd(historyKey(id), second, member(second))
+  const series = await json(`/devices/${id}/series?fields=t,in.v,none&from=1005&to=2005&every=500s`)
+  expect(series).toMatchObject({ device_id: id, every: 500, time: [1000, 1500, 2000] })
+  expect(series.fields.t).toEqual({
+    min: [1005.5, 1500.5, null],
+    max: [1499.5, 1999.5, null],
+    avg: [1252.5, 1750, null],
+    last: [1499.5, 1999.5, null],
+    count: [495, 500, 0],
+  })
+  expect(series.fields.none.count).toEqual([0, 0, 0])
+  expect((await json(`/devices/${id}/series?fields=t&from=1000&to=2000`)).every).toBe(2)
+  const refused = await call(`/devices/${id}/series?fields=t&from=0&to=36000&every=1s`)
+  const { code, message } = JSON.parse(refused.text)
+  expect([refused.status, code, message]).toEqual([400, 'TOO_MANY_BUCKETS', expect.stringContaining('every=30s')])
+  expect((await call(`/devices/${id}/series?fields=t&from=0&to=36000&every=30s`)).status).toBe(200)
+  expect(await json(`/devices/${id}/series/fields?from=0`)).toEqual(['in.v', 't'])
+  expect((await call(`/devices/${named('nobody')}/series?fields=t`)).status).toBe(404)
+  await redis.del(historyKey(id))
 })
 
 test('all devices that are known: filtered, counted, page by page, and as lines', async () => {
@@ -271,6 +300,8 @@ test("the bridge's calls have the same answers here, and the description has the
     '/devices/{deviceId}',
     '/devices/{deviceId}/command',
     '/devices/{deviceId}/history',
+    '/devices/{deviceId}/series',
+    '/devices/{deviceId}/series/fields',
     '/devices/{deviceId}/state',
     '/health/live',
     '/health/ready',

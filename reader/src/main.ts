@@ -8,6 +8,7 @@ import { runService } from '@iot/shared/lifecycle'
 import { redisAccess } from '@iot/shared/redis-config'
 import { createBridgeDescription, forwardedCalls } from './calls/forward.js'
 import { historyCalls } from './calls/history.js'
+import { seriesCalls } from './calls/series.js'
 import { stateCalls } from './calls/state.js'
 import { statesCalls } from './calls/states.js'
 import { readerNeeds, readerSchema, readerWarnings } from './config.js'
@@ -55,6 +56,7 @@ runService(
       [
         stateCalls({ redis, presence }),
         historyCalls({ longReads }),
+        seriesCalls({ longReads }),
         statesCalls({ index, presence, longReads, position: async () => null }),
         forwardedCalls({ urls: config.BRIDGE_URLS, presence }),
       ],

@@ -132,7 +132,7 @@ export const historyCalls =
   }
 
 /** @throws {Problem} DEVICE_UNKNOWN where a history is empty and the device has no state either */
-async function* known(
+export async function* known(
   deviceId: string,
   pages: AsyncGenerator<Entry[]>,
   read: RedisReader['read'],
