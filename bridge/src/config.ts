@@ -46,6 +46,10 @@ export const bridgeSchema = {
   COMMAND_TIMEOUT_MS: integer(5000, 100, 60_000),
   API_HOST: z.string().default('127.0.0.1'),
   API_PORT: integer(8000, 0, 65_535),
+  READER_URL: z
+    .string()
+    .refine((text) => /^https?:\/\//.test(text) && URL.canParse(text), 'must be an http:// or https:// URL')
+    .optional(),
   DATA_DIR: z.string().default('.local/data/bridge'),
 }
 

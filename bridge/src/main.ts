@@ -12,6 +12,7 @@ import { createAccept } from './accept.js'
 import { createCommandRecords } from './api/command-records.js'
 import { commandCalls } from './api/commands.js'
 import { deviceCalls } from './api/devices.js'
+import { home } from './api/home.js'
 import { createControlConnection } from './commands.js'
 import { bridgeNeeds, bridgeSchema, bridgeWarnings } from './config.js'
 import { loadIdentity } from './identity.js'
@@ -115,6 +116,7 @@ runService(
         allowedHosts: config.API_ALLOWED_HOSTS ?? [],
         callsPerSecond: config.API_RATE_LIMIT,
         trustProxy: config.API_TRUST_PROXY,
+        open: [home(config.READER_URL)],
       },
       [
         deviceCalls(presence),

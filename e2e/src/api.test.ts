@@ -108,6 +108,11 @@ test('an Idempotency-Key never sends twice', async () => {
   expect(got.filter((one) => one.command === 'other')).toHaveLength(0)
 })
 
+test('a browser is led to the page', async () => {
+  const { url } = platform.bridge
+  expect(await (await fetch(`${url}/`)).text()).toContain('reader')
+})
+
 test('devices in detail', async () => {
   const now = Math.floor(Date.now() / 1000)
   const { body } = await get(`/devices/${id}`)

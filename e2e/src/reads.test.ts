@@ -56,6 +56,9 @@ test('the digits that a device wrote come out of every call, and lines stay whol
   expect((await call(`/devices/${id}/history?format=csv&fields=serial,t,e,text,none`)).text).toBe(
     `device_id,timestamp,serial,t,e,text,none\r\n${id},${timestamp},12345678901234567890,1.10,1E+3,"'=1+1\n, ""x""",\r\n`,
   )
+  const series = await call(`/devices/${id}/series?fields=serial,t,e&last=1m&every=1h`)
+  expect(series.text).toMatch(/"serial":\{"min":\[(null,)?12345678901234567890\],/)
+  expect(series.text).toMatch(/"last":\[(null,)?1\.10\],"count":\[(0,)?1\]\},"e":\{"min":\[(null,)?1E\+3\]/)
 })
 
 test('a state that has not changed is not sent again', async () => {
@@ -144,6 +147,75 @@ test('a range is half open, and what has no readings in it is not unknown', asyn
   await redis.del(historyKey(id), lastStateKey(id))
 })
 
+test('a series has every bucket of its range, and an error names the step that fits', async () => {
+  const { redis, id: named } = fixture.platform
+  const id = named('series')
+  const member = (second: number) =>
+    `{"device_id":"${id}","payload":{"t":${second}.50,"in":{"v":1}},"timestamp":${second}}`
+  for (let second = 1000; second < 2000; second++) await redis.zadd(historyKey(id), second, member(second))
+  const series = await json(`/devices/${id}/series?fields=t,in.v,none&from=1005&to=2005&every=500s`)
+  expect(series).toMatchObject({ device_id: id, every: 500, time: [1000, 1500, 2000] })
+  expect(series.fields.t).toEqual({
+    min: [1005.5, 1500.5, null],
+    max: [1499.5, 1999.5, null],
+    avg: [1252.5, 1750, null],
+    last: [1499.5, 1999.5, null],
+    count: [495, 500, 0],
+  })
+  expect(series.fields.none.count).toEqual([0, 0, 0])
+  expect((await json(`/devices/${id}/series?fields=t&from=1000&to=2000`)).every).toBe(2)
+  const refused = await call(`/devices/${id}/series?fields=t&from=0&to=36000&every=1s`)
+  const { code, message } = JSON.parse(refused.text)
+  expect([refused.status, code, message]).toEqual([400, 'TOO_MANY_BUCKETS', expect.stringContaining('every=30s')])
+  expect((await call(`/devices/${id}/series?fields=t&from=0&to=36000&every=30s`)).status).toBe(200)
+  expect(await json(`/devices/${id}/series/fields?from=0`)).toEqual(['in.v', 't'])
+  expect((await call(`/devices/${named('nobody')}/series?fields=t`)).status).toBe(404)
+  await redis.del(historyKey(id))
+})
+
+test('all devices that are known: filtered, counted, page by page, and as lines', async () => {
+  const { platform } = fixture
+  const { redis, run } = platform
+  const now = Math.floor(Date.now() / 1000)
+  const ids = Array.from({ length: 300 }, (_, index) => platform.id(`states-${String(index).padStart(3, '0')}`))
+  for (const [index, id] of ids.entries())
+    await redis.hset(lastStateKey(id), 'payload', '{"n":1.10}', 'timestamp', String(now - (index < 20 ? 3600 : 0)))
+  const online = platform.id('states-online')
+  await device.publishAsync(`${platform.prefix}/${online}/hello`, '', { qos: 1 })
+  const mine = `prefix=states-&contains=${run}`
+  await eventually(async () => (await json(`/states?${mine}`)).matched === 301, 'all of them are known')
+
+  const found: string[] = []
+  let page = await json(`/states?${mine}&limit=70`)
+  for (; ; page = await json(`/states?${mine}&limit=70&after=${page.next}`)) {
+    found.push(...page.devices.map(({ device_id }: { device_id: string }) => device_id))
+    expect(page).toMatchObject({ matched: 301, total_is_exact: true })
+    if (page.next === null) break
+  }
+  expect(found).toEqual([...ids, online])
+  expect((await json(`/states?${mine}&offset=298`)).devices).toHaveLength(3)
+  expect(await json(`/states?${mine}&offset=999`)).toMatchObject({ devices: [], next: null })
+  expect((await call(`/states?${mine}&limit=1`)).text).toContain(
+    `"devices":[{"device_id":"${ids[0]}","payload":{"n":1.10},"timestamp":${now - 3600},"position":null,"online":false}]`,
+  )
+  const matched = async (query: string) => (await json(`/states?${mine}&${query}`)).matched
+  expect(await matched('online=true')).toBe(1)
+  expect(await matched('online=false')).toBe(300)
+  expect(await matched('silent_for=30m')).toBe(21)
+  await redis.hset(lastStateKey(ids[0] as string), 'timestamp', String(now))
+  expect(await matched('silent_for=30m')).toBe(20)
+
+  await redis.del(lastStateKey(ids[1] as string))
+  await redis.set(lastStateKey(ids[1] as string), 'another type')
+  const lines = (await call(`/states?${mine}&format=ndjson`)).text.trimEnd().split('\n')
+  expect(lines).toHaveLength(301)
+  expect(lines[1]).toBe(`{"device_id":"${ids[1]}","error":"NOT_READABLE"}`)
+  const csv = (await call(`/states?${mine}&fields=n`, { accept: 'text/csv' })).text.split('\r\n')
+  expect(csv.slice(0, 2)).toEqual(['device_id,timestamp,n', `${ids[0]},${now},1.10`])
+  await redis.del(...ids.map(lastStateKey))
+  await eventually(async () => (await matched('')) === 1, 'those that have no state any more are forgotten')
+})
+
 const open = async (path: string): Promise<IncomingMessage> => {
   const request = httpGet(fixture.platform.reader.url + path, { headers: { authorization: `Bearer ${KEY}` } })
   const [response] = (await once(request, 'response')) as [IncomingMessage]
@@ -228,10 +300,13 @@ test("the bridge's calls have the same answers here, and the description has the
     '/devices/{deviceId}',
     '/devices/{deviceId}/command',
     '/devices/{deviceId}/history',
+    '/devices/{deviceId}/series',
+    '/devices/{deviceId}/series/fields',
     '/devices/{deviceId}/state',
     '/health/live',
     '/health/ready',
     '/metrics',
+    '/states',
   ])
   expect(Object.keys(components.schemas)).toEqual(expect.arrayContaining(['Command', 'Error', 'State']))
 })

@@ -7,18 +7,21 @@ import { checkApiAccess } from '@iot/shared/http/config'
 import { createHttpServer } from '@iot/shared/http/server'
 import { kafkaOptions } from '@iot/shared/kafka/client'
 import { createConnections } from '@iot/shared/kafka/connections'
-import { committedOf, createGroupMember } from '@iot/shared/kafka/group'
 import { runService } from '@iot/shared/lifecycle'
 import { redisAccess } from '@iot/shared/redis-config'
 import { createBridgeDescription, forwardedCalls } from './calls/forward.js'
 import { historyCalls } from './calls/history.js'
 import { liveCalls } from './calls/live.js'
+import { seriesCalls } from './calls/series.js'
 import { stateCalls } from './calls/state.js'
+import { statesCalls } from './calls/states.js'
 import { readerNeeds, readerSchema, readerWarnings } from './config.js'
+import { createDeviceIndex } from './device-index.js'
 import { createLive } from './live/live.js'
 import { createLongReads } from './long-reads.js'
 import { createPresence } from './presence.js'
 import { createRedisReader } from './redis/connection.js'
+import { createStored } from './stored.js'
 
 const SERVICE = 'reader'
 const PRIORITY = 10 // behind the services that store: where they share a core, they come first
@@ -36,19 +39,24 @@ runService(
     for (const warning of readerWarnings(config)) logger.warn(warning)
     const redis = createRedisReader({ url: config.REDIS_URL, access: redisAccess(config) }, logger)
     const presence = createPresence(config.BRIDGE_URLS, config.API_KEY?.[0], logger)
+    const longReads = createLongReads(redis)
+    const index = createDeviceIndex(redis, {
+      maxDevices: config.MAX_KNOWN_DEVICES,
+      isOnline: (deviceId) => presence.current(deviceId) === true,
+    })
+    presence.onChange((deviceId, online) => {
+      if (online) index.saw(deviceId)
+    })
     const topic = config.KAFKA_TOPIC
     const connect = () => createConnections(kafkaOptions(SERVICE, config, logger))
-    const groupId = config.KAFKA_GROUP_ID ?? defaultGroupId(topic)
-    const group = createGroupMember(connect(), { groupId, topics: [topic], sessionTimeoutMs: 0, rebalanceTimeoutMs: 0 })
+    const stored = createStored(connect(), config.KAFKA_GROUP_ID ?? defaultGroupId(topic), topic)
     const live = createLive({
       topic,
       connect,
-      committed: async (partitions) =>
-        new Map(
-          [...(await committedOf(group, topic, partitions))].map(([partition, { offset }]) => [partition, offset]),
-        ),
+      stored,
       presence,
       flow: () => null,
+      onReading: index.saw,
       maxStreams: config.MAX_LIVE_STREAMS,
       maxOfAddress: config.MAX_LIVE_STREAMS_PER_ADDRESS,
       onFatal: lifecycle.fail,
@@ -68,7 +76,9 @@ runService(
       },
       [
         stateCalls({ redis, presence }),
-        historyCalls({ longReads: createLongReads(redis) }),
+        historyCalls({ longReads }),
+        seriesCalls({ longReads }),
+        statesCalls({ index, presence, longReads, position: live.position }),
         liveCalls({ feed: live.feed }),
         forwardedCalls({ urls: config.BRIDGE_URLS, presence }),
       ],
@@ -78,12 +88,15 @@ runService(
 
     lifecycle.onStop('redis', redis.stop)
     lifecycle.onStop('presence', presence.stop)
+    lifecycle.onStop('index', index.stop)
+    lifecycle.onStop('stored', stored.stop)
     lifecycle.onStop('api', api.stop)
     lifecycle.onStop('live', live.stop)
     await api.app.listen({ host: config.READER_HOST, port: config.READER_PORT })
     logger.info({ addresses: api.app.addresses() }, 'API listens')
     redis.start()
     presence.start()
+    index.start()
     live.start()
   },
 )

@@ -84,6 +84,7 @@ async function startAll() {
     MQTT_URL: broker,
     API_PORT: String(ports.api.value),
     READER_PORT: String(ports.reader.value),
+    READER_URL: reader,
     BRIDGE_URLS: api,
     CONSUMER_URLS: `http://127.0.0.1:${ports.health.value}`,
     HEALTH_PORT: String(ports.health.value),

@@ -1,5 +1,4 @@
 // GET /devices/{device_id}/history: what a device has sent, a page as JSON or a whole range as lines.
-import { Readable } from 'node:stream'
 import { lastStateKey } from '@iot/shared/contract'
 import { deviceParams, invalidDevice } from '@iot/shared/http/calls'
 import { errors, Problem } from '@iot/shared/http/problem'
@@ -7,10 +6,11 @@ import { createFieldReader } from '@iot/shared/json-text'
 import type { FastifyPluginAsync } from 'fastify'
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import { z } from 'zod'
-import { CONTENT_TYPES, createCsv, type Format, ndjsonLine } from '../formats.js'
+import { createCsv, type Format, ndjsonLine } from '../formats.js'
 import type { LongReads } from '../long-reads.js'
 import type { RedisReader } from '../redis/connection.js'
 import { cursorText, type Entry, type Order, type Range, readCursor, readHistory } from '../redis/history.js'
+import { pageOrLines, sendPieces } from './answers.js'
 import { count, fields, format, range, rangeOf, wantedFormat } from './query.js'
 import { UNKNOWN } from './state.js'
 
@@ -103,19 +103,11 @@ export const historyCalls =
         schema: {
           summary: 'What a device has sent: a page as JSON, or a whole range as NDJSON or CSV',
           description:
-            'Within one score, which is a second, messages are sorted by their text, and equal ones are one. ' +
-            'An answer that fails after it began ends with its connection.',
+            'Within one score, which is a second, messages are sorted by their text, and equal ones are one.',
           params: deviceParams,
           querystring: querySchema,
           response: {
-            200: {
-              description: 'A page; or all lines',
-              content: {
-                'application/json': { schema: pageSchema },
-                'application/x-ndjson': { schema: z.string() },
-                'text/csv': { schema: z.string() },
-              },
-            },
+            200: pageOrLines(pageSchema),
             ...errors(400, 404, 406, 504),
           },
         },
@@ -134,14 +126,13 @@ export const historyCalls =
           const pages = known(deviceId, readHistory(read, deviceId, page.range, order, cursor), read)
           return isPage ? pageOf(page, pages) : linesOf(page, pages, format, query.fields)
         })
-        void reply.header('cache-control', 'no-store').type(CONTENT_TYPES[format])
-        return reply.send(Readable.from(items, { highWaterMark: 1 }) as never)
+        return sendPieces(reply, format, items)
       },
     )
   }
 
 /** @throws {Problem} DEVICE_UNKNOWN where a history is empty and the device has no state either */
-async function* known(
+export async function* known(
   deviceId: string,
   pages: AsyncGenerator<Entry[]>,
   read: RedisReader['read'],

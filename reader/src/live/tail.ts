@@ -22,6 +22,7 @@ import { type Offsets, topicTag } from '@iot/shared/positions'
 import { createProblems } from '@iot/shared/problems'
 import { createSignal } from '@iot/shared/signal'
 import type { Logger } from 'pino'
+import type { Stored } from '../stored.js'
 import { createRing, type Ring } from './ring.js'
 
 const RING_BYTES = 32_000_000
@@ -63,8 +64,10 @@ export type TailParts = {
   topic: string
   /** Makes connections; the tail opens some for looking, and for reading. */
   connect: () => KafkaConnections
-  /** What the group has stored, for partitions that no broker leads. */
-  committed: (partitions: number[]) => Promise<Offsets>
+  /** For partitions that no broker leads. */
+  stored: Pick<Stored, 'of'>
+  /** Called for each record of the contract's form. */
+  onReading(deviceId: string, seconds: number): void
   /** There is something new in the ring. */
   onNews(): void
   onFatal(error: unknown): void
@@ -74,7 +77,8 @@ export type TailParts = {
 type Session = { id: string | null; partitions: number; reader: Reader }
 
 // longer than other functions: a few lines each, which share the session
-export function createTail({ topic: name, connect, committed, onNews, onFatal, logger }: TailParts): Tail {
+export function createTail(parts: TailParts): Tail {
+  const { topic: name, connect, stored, onReading, onNews, onFatal, logger } = parts
   const connections = { looking: connect(), reading: connect() }
   const ring = createRing(RING_BYTES)
   const problems = createProblems(() => performance.now())
@@ -122,10 +126,10 @@ export function createTail({ topic: name, connect, committed, onNews, onFatal, l
   /** Of partitions without a leader what is known: the end that was seen last, or what the group has stored. */
   const fallback = async (partitions: number[]): Promise<Offsets> => {
     const unseen = partitions.filter((partition) => !ends.has(partition))
-    const stored = unseen.length === 0 ? new Map<number, number>() : await committed(unseen)
+    const reached = await stored.of(unseen)
     return new Map(
       partitions.map((partition) => {
-        const offset = ends.get(partition) ?? stored.get(partition)
+        const offset = ends.get(partition) ?? reached.get(partition)?.offset
         if (offset === undefined)
           throw new Problem(503, 'KAFKA_UNAVAILABLE', `No broker leads partition ${partition} of ${name}`)
         return [partition, offset]
@@ -147,7 +151,9 @@ export function createTail({ topic: name, connect, committed, onNews, onFatal, l
   const take = (reader: Reader, partition: number, records: FetchedRecord[]) => {
     for (const { key, value, offset } of records) {
       const message = decodeMessage(key, value)
-      if (message) ring.push(partition, Number(offset), message)
+      if (message === null) continue
+      ring.push(partition, Number(offset), message)
+      onReading(message.deviceId, message.seconds)
     }
     ring.advance(partition, reader.positions.get(partition) ?? 0)
     if (records.length > 0) onNews()

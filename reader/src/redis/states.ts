@@ -14,13 +14,13 @@ export type State = { payload: string; timestamp: string; position: string | nul
 export type Found = State | null | 'unreadable'
 
 /** @throws {Problem} when Redis does not answer */
-export async function readStates(redis: RedisReader, ids: readonly string[]): Promise<Found[]> {
+export async function readStates({ read }: Pick<RedisReader, 'read'>, ids: readonly string[]): Promise<Found[]> {
   // the guard first: it may be older than the state then, but never newer, and a feed from there on misses nothing
   const commands = ids.flatMap((id): Command[] => [
     ['GET', guardKey(id)],
     ['HMGET', lastStateKey(id), 'payload', 'timestamp'],
   ])
-  const replies = await redis.read(commands)
+  const replies = await read(commands)
   return ids.map((_, index) => stateOf(replies[2 * index], replies[2 * index + 1]))
 }
 

@@ -69,6 +69,8 @@ export type HttpOptions = AccessOptions & {
   callsPerSecond: number
   /** Whose X-Forwarded-For is believed: nobody's, everybody's, or that of these addresses. */
   trustProxy: boolean | string[]
+  /** Plugins with what everybody may see, such as pages; it knows no data. */
+  open?: FastifyPluginAsync[]
   /** Describes calls that are passed on to another service. */
   describeOthers?: () => Promise<Description>
 }
@@ -132,6 +134,7 @@ export async function createHttpServer(
       return false
     }
   })
+  for (const plugin of options.open ?? []) await app.register(plugin)
   await app.register(async (guarded) => {
     guarded.addHook('onRequest', async (request) => {
       request.caller = access.callerOf(request.headers)
