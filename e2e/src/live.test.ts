@@ -28,6 +28,12 @@ afterAll(async () => {
   await admin?.disconnect()
 })
 
+/** Kills the reader, whatever it has in memory, and starts another one. */
+async function restart(env: NodeJS.ProcessEnv = {}) {
+  const { bridge, consumer, reader } = platform
+  await reader.kill()
+  await reader.start({ BRIDGE_URLS: bridge.url, CONSUMER_URLS: consumer.url, ...env })
+}
 const live = async (query = '', options: ListenOptions = {}) => {
   const client = await listen(`${platform.reader.url}/live?${query}`, options)
   clients.push(client)
@@ -48,6 +54,11 @@ const opened = async (client: LiveClient) => {
   return openOf(client)
 }
 const gapsOf = ({ events }: LiveClient) => events.filter(({ event }) => event === 'gap').map(({ data }) => data)
+const metric = async (name: string) => {
+  const lines = (await platform.reader.metrics()).split('\n')
+  return Number(lines.find((line) => line.startsWith(`${name} `))?.slice(name.length))
+}
+
 /** The records of the topic from `starts` on, as an exact feed tells them. */
 async function onTopic(starts: Map<number, number>, topic = platform.topic) {
   const found = new Map<number, { position: string; text: string }[]>()
@@ -135,11 +146,10 @@ test('50 cuts at random bytes and 5 kills of the reader: what comes is the topic
     const client = await live('', { lastId, cutAfter, onEvent })
     if (isKill) {
       await eventually(() => client.updates().length > 5, 'some updates')
-      await platform.reader.kill()
+      await restart()
     }
     await client.ended
     lastId = client.lastId
-    if (isKill) await platform.reader.start()
   }
   isOver = true
   await writing
@@ -202,11 +212,158 @@ test('every=: the newest of each device, and a cut between them loses none', asy
   }
 })
 
+test('from the earliest, further back than memory reaches, and slowly: all of the topic, each record once', async () => {
+  const wanted = await onTopic(new Map())
+  const count = [...wanted.values()].reduce(
+    (sum, list) => sum + list.filter(({ text }) => text !== 'garbage').length,
+    0,
+  )
+  await restart() // its memory begins ten seconds back
+  const slow = await live('after=earliest')
+  for (let stop = 0; stop < 5; stop++) {
+    slow.pause()
+    await pause(50)
+    slow.resume()
+    await pause(5)
+  }
+  await eventually(() => slow.updates().length >= count, 'all records')
+  const onOneLine = (text: string) => text.replaceAll(/[\r\n]/g, ' ')
+  for (const [partition, list] of wanted) {
+    const exact = list.filter(({ text }) => text !== 'garbage')
+    wanted.set(
+      partition,
+      exact.map(({ position, text }) => ({ position, text: onOneLine(text) })),
+    )
+  }
+  expect(byPartition(slow.updates())).toEqual(wanted)
+  expect(gapsOf(slow)).toEqual([])
+})
+
+test('who stops reading is parked, later closed, and comes back exactly; others notice nothing', async () => {
+  const ends = await platform.ends()
+  const [stalled, halted, healthy] = await Promise.all([live(), live(), live()])
+  await Promise.all([stalled, halted, healthy].map(opened))
+  stalled.pause()
+  halted.pause()
+  const pad = 'x'.repeat(50_000)
+  for (let batch = 0; batch < 30; batch++)
+    await send(
+      Array.from({ length: 10 }, (_, index) => ({ id: platform.id(`stall${index}`), payload: `"${batch}${pad}"` })),
+    )
+  await eventually(() => healthy.updates().length === 300, 'all for who reads')
+  await eventually(async () => (await metric('iot_live_parked')) === 2, 'both are parked')
+  halted.resume()
+  await eventually(() => halted.updates().length === 300, 'all for who reads again')
+  const wanted = await onTopic(ends)
+  expect(byPartition(halted.updates())).toEqual(wanted)
+
+  const isClosed = async () => (await metric('iot_live_closed_total{reason="stalled"}')) === 1
+  await eventually(isClosed, 'the one that takes nothing is closed', 90_000)
+  stalled.resume()
+  expect(await stalled.ended).toBe('cut')
+  expect(stalled.updates().length).toBeLessThan(300)
+  const back = await live('', { lastId: stalled.lastId })
+  await eventually(() => stalled.updates().length + back.updates().length === 300, 'the rest')
+  expect(byPartition([...stalled.updates(), ...back.updates()])).toEqual(wanted)
+  expect(platform.reader.log()).toMatch(/"address":"127.0.0.1".*a client took nothing: closed/)
+})
+
+test('who comes and goes, and the flow, beside the updates; the end that was asked for', async () => {
+  const id = platform.id('present')
+  const device = await platform.device()
+  const client = await live(`device=${id}&presence=true&flow=true`)
+  const told = () => client.events.filter(({ event }) => event === 'presence').map(({ text }) => text)
+  await eventually(() => told().length === 1, 'how it stands')
+  await device.publishAsync(`${platform.prefix}/${id}/hello`, '', { qos: 1 })
+  await eventually(() => told().length === 2, 'it came')
+  expect(told()).toEqual([false, true].map((online) => `{"device_id":"${id}","online":${online}}`))
+  const flows = () => client.events.filter(({ event }) => event === 'flow').map(({ data }) => data as Flow)
+  await eventually(() => flows().length >= 3, 'three looks at the flow')
+  const one = await live(`device=${id}&count=1`)
+  await opened(one)
+  await device.publishAsync(`${platform.prefix}/${id}/data`, '1', { qos: 1 })
+  expect(await one.ended).toBe('end')
+  expect(one.updates()).toHaveLength(1)
+  expect(await (await live('for=100ms')).ended).toBe('end')
+  await expect(fetch(`${platform.reader.url}/live`, { method: 'HEAD' })).resolves.toMatchObject({ status: 405 })
+})
+
+type Flow = {
+  bridges: { ready: boolean | null; received_per_second: number | null; in_flight: number | null }[]
+  kafka: { ready: boolean; lag: number | null; partitions: { partition: number; lag: number | null }[] }
+  consumers: { ready: boolean | null; stored_per_second: number | null }[]
+  dead_letters: { last_5_minutes: number | null }
+  unknown: string[]
+}
+const json = async (path: string) => (await fetch(`${platform.reader.url}${path}`)).json()
+
+test('the flow has rates and lags; what does not answer is named, and its figures are null', async () => {
+  const device = await platform.device()
+  const topic = `${platform.prefix}/${platform.id('flow')}/data`
+  let isOver = false
+  const writing = (async () => {
+    while (!isOver) {
+      await device.publishAsync(topic, '1', { qos: 1 })
+      await pause(20)
+    }
+  })()
+  await eventually(async () => ((await json('/flow')) as Flow).bridges[0]?.received_per_second, 'a rate')
+  const flow = (await json('/flow')) as Flow
+  expect(flow).toMatchObject({ kafka: { ready: true }, unknown: [] })
+  expect(flow.kafka.partitions).toHaveLength(6)
+  const rates = async () => (await json('/flow')) as Flow
+  await eventually(async () => ((await rates()).consumers[0]?.stored_per_second ?? 0) > 0, 'what is stored')
+  platform.consumer.signal('SIGSTOP')
+  await eventually(async () => ((await rates()).kafka.lag ?? 0) > 10, 'what waits')
+  await eventually(async () => (await rates()).consumers[0]?.stored_per_second === null, 'what is not known')
+  expect((await rates()).unknown).toEqual([expect.stringContaining(platform.consumer.url)])
+  platform.consumer.signal('SIGCONT')
+  isOver = true
+  await writing
+  await eventually(async () => (await rates()).kafka.lag === 0 && (await rates()).unknown.length === 0, 'all is well')
+})
+
+test('dead letters, the newest first, with their bytes as text or base64', async () => {
+  const device = await platform.device()
+  const id = platform.id('letters')
+  const topic = `${platform.prefix}/${id}/data`
+  const binary = Buffer.from([0xff, 0, 1])
+  await device.publishAsync(topic, '', { qos: 1 })
+  await device.publishAsync(topic, binary, { qos: 1 })
+  await device.publishAsync(topic, `"\u0000${'ü'.repeat(4000)}"`, { qos: 1 })
+  type Letters = { letters: Record<string, unknown>[]; total: number }
+  const find = async (query = '') => ((await json(`/dead-letters?${query}`)) as Letters).letters
+  await eventually(async () => (await find()).filter(({ device_id }) => device_id === id).length === 3, 'three letters')
+  const [third, second, first] = await find()
+  expect(first).toMatchObject({ reason: 'empty_payload', source: topic, device_id: id, bytes: 0, text: '' })
+  expect(second).toMatchObject({ reason: 'not_utf8', bytes: 3, base64: binary.toString('base64') })
+  expect(third).toMatchObject({ reason: 'not_utf8', bytes: 8003, text: `"\u0000${'ü'.repeat(2047)}` })
+  expect(Number(third?.timestamp)).toBeGreaterThan(1_700_000_000)
+  expect(await find('reason=empty_payload&limit=1')).toEqual([first])
+  await eventually(
+    async () => Number(((await json('/flow')) as Flow).dead_letters.last_5_minutes) >= 3,
+    'they are counted',
+  )
+  expect((await fetch(`${platform.reader.url}/dead-letters?reason=x`)).status).toBe(400)
+})
+
+test('there are as many streams as are allowed, and one that ends makes room', async () => {
+  await restart({ MAX_LIVE_STREAMS: '4', MAX_LIVE_STREAMS_PER_ADDRESS: '3', API_TRUST_PROXY: 'true' })
+  const of = (address: string) => live('', { headers: { 'x-forwarded-for': address } })
+  const [first] = await Promise.all([of('10.0.0.1'), of('10.0.0.1'), of('10.0.0.1')])
+  await expect(of('10.0.0.1')).rejects.toThrow(/^503.*TOO_MANY_STREAMS/)
+  await of('10.0.0.2')
+  await expect(of('10.0.0.3')).rejects.toThrow(/^503.*TOO_MANY_STREAMS/)
+  first?.cut()
+  await eventually(() => of('10.0.0.1'), 'there is room again')
+  expect(await platform.reader.stop()).toBe(0)
+  for (const client of clients) await client.ended // it does not wait for them
+})
+
 test('what retention removed is a gap with its exact count; nonsense is refused', async () => {
   const topic = `${platform.topic}-gaps`
   await createTopic(admin, { topic, numPartitions: 2 })
-  await platform.reader.kill()
-  await platform.reader.start({ KAFKA_TOPIC: topic })
+  await restart({ KAFKA_TOPIC: topic })
   const id = platform.id('gap')
   const one = (payload: number, partition: number) => ({ id, payload: String(payload), partition })
   const before = await live()
@@ -227,8 +384,7 @@ test('what retention removed is a gap with its exact count; nonsense is refused'
     ],
   })
 
-  await platform.reader.kill() // what the ring has is no retention's matter
-  await platform.reader.start({ KAFKA_TOPIC: topic })
+  await restart({ KAFKA_TOPIC: topic }) // what the ring has is no retention's matter
   const late = await live('', { lastId: position })
   await eventually(() => late.updates().length === 35, 'what is left')
   expect(openOf(late)).toMatchObject({ resumed: false })
@@ -257,8 +413,7 @@ test('what retention removed is a gap with its exact count; nonsense is refused'
 test('a topic that is created again: a gap, then all of the new one, for those who listen and who come back', async () => {
   const topic = `${platform.topic}-anew`
   await createTopic(admin, { topic, numPartitions: 3 })
-  await platform.reader.kill()
-  await platform.reader.start({ KAFKA_TOPIC: topic })
+  await restart({ KAFKA_TOPIC: topic })
   const id = platform.id('anew')
   const listening = await live()
   await opened(listening)
@@ -290,8 +445,7 @@ test('a topic that is created again: a gap, then all of the new one, for those w
 test('partitions that are added while somebody listens are read from their beginning', async () => {
   const topic = `${platform.topic}-grown`
   await createTopic(admin, { topic, numPartitions: 2 })
-  await platform.reader.kill()
-  await platform.reader.start({ KAFKA_TOPIC: topic })
+  await restart({ KAFKA_TOPIC: topic })
   const id = platform.id('grown')
   const client = await live()
   const { position } = await opened(client)

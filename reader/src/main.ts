@@ -3,12 +3,14 @@ import { readFileSync } from 'node:fs'
 import { setPriority } from 'node:os'
 import { defaultGroupId } from '@iot/shared/common-config'
 import { loadConfig } from '@iot/shared/config'
+import { deadLetterTopic } from '@iot/shared/contract'
 import { checkApiAccess } from '@iot/shared/http/config'
 import { createHttpServer } from '@iot/shared/http/server'
 import { kafkaOptions } from '@iot/shared/kafka/client'
 import { createConnections } from '@iot/shared/kafka/connections'
 import { runService } from '@iot/shared/lifecycle'
 import { redisAccess } from '@iot/shared/redis-config'
+import { flowCalls } from './calls/flow.js'
 import { createBridgeDescription, forwardedCalls } from './calls/forward.js'
 import { historyCalls } from './calls/history.js'
 import { liveCalls } from './calls/live.js'
@@ -16,7 +18,9 @@ import { seriesCalls } from './calls/series.js'
 import { stateCalls } from './calls/state.js'
 import { statesCalls } from './calls/states.js'
 import { readerNeeds, readerSchema, readerWarnings } from './config.js'
+import { createDeadLetters } from './dead-letters.js'
 import { createDeviceIndex } from './device-index.js'
+import { createFlow } from './flow.js'
 import { createLive } from './live/live.js'
 import { createLongReads } from './long-reads.js'
 import { createPresence } from './presence.js'
@@ -55,12 +59,23 @@ runService(
       connect,
       stored,
       presence,
-      flow: () => null,
+      flow: () => flow.current(),
       onReading: index.saw,
       maxStreams: config.MAX_LIVE_STREAMS,
       maxOfAddress: config.MAX_LIVE_STREAMS_PER_ADDRESS,
       onFatal: lifecycle.fail,
       logger,
+    })
+    const lettersConnections = connect()
+    const letters = createDeadLetters(lettersConnections, deadLetterTopic(topic))
+    const flow = createFlow({
+      bridges: config.BRIDGE_URLS,
+      consumers: config.CONSUMER_URLS,
+      key: config.API_KEY?.[0],
+      locate: live.locate,
+      stored,
+      letters,
+      checks: { kafka: live.check, redis: redis.check },
     })
     const api = await createHttpServer(
       {
@@ -80,6 +95,7 @@ runService(
         seriesCalls({ longReads }),
         statesCalls({ index, presence, longReads, position: live.position }),
         liveCalls({ feed: live.feed }),
+        flowCalls({ flow, letters }),
         forwardedCalls({ urls: config.BRIDGE_URLS, presence }),
       ],
       { redis: redis.check, bridge: presence.check, kafka: live.check },
@@ -90,6 +106,8 @@ runService(
     lifecycle.onStop('presence', presence.stop)
     lifecycle.onStop('index', index.stop)
     lifecycle.onStop('stored', stored.stop)
+    lifecycle.onStop('letters', lettersConnections.close)
+    lifecycle.onStop('flow', flow.stop)
     lifecycle.onStop('api', api.stop)
     lifecycle.onStop('live', live.stop)
     await api.app.listen({ host: config.READER_HOST, port: config.READER_PORT })
@@ -98,5 +116,6 @@ runService(
     presence.start()
     index.start()
     live.start()
+    flow.start()
   },
 )

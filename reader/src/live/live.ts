@@ -11,7 +11,7 @@ import { createCatchUp } from './catch-up.js'
 import { createExtras } from './extras.js'
 import { createFeed, type Feed } from './feed.js'
 import { MAX_WHOLE_PARTITIONS } from './ring.js'
-import { createTail } from './tail.js'
+import { createTail, type Tail } from './tail.js'
 
 const POSITION_MS = 1000
 
@@ -33,6 +33,8 @@ export type LiveParts = {
 
 export type Live = {
   feed: Feed
+  /** The topic as it is now. @throws when Kafka is away */
+  locate: Tail['locate']
   /** From where a feed misses nothing after what is stored at this moment; null where that is not known. */
   position(): Promise<string | null>
   check: Check
@@ -60,6 +62,7 @@ export function createLive(parts: LiveParts): Live {
 
   return {
     feed,
+    locate: tail.locate,
     async position() {
       if (tail.check() !== null) return null
       return withDeadline(findPosition(), POSITION_MS).catch(() => null)
