@@ -1,10 +1,11 @@
-# One image for each service: docker build --build-arg SERVICE=bridge|consumer|simulator .
+# One image for each service: docker build --build-arg SERVICE=bridge|consumer|reader|simulator .
 FROM node:24-alpine AS manifests
 WORKDIR /app
 COPY package.json package-lock.json ./
 COPY shared/package.json shared/
 COPY bridge/package.json bridge/
 COPY consumer/package.json consumer/
+COPY reader/package.json reader/
 COPY simulator/package.json simulator/
 COPY stack/package.json stack/
 COPY e2e/package.json e2e/

@@ -35,7 +35,7 @@ class LongestFirst extends BaseSequencer {
 }
 
 const SERVERLESS = ['e2e/src/chaos/check.test.ts', 'e2e/src/simulation/*.test.ts']
-const SOURCES = '{shared,bridge,consumer,simulator,stack}/src/**/*.test.ts'
+const SOURCES = '{shared,bridge,consumer,reader,simulator,stack}/src/**/*.test.ts'
 
 export default defineConfig({
   resolve: {

@@ -1,9 +1,8 @@
 // What a reading takes of Redis: bytes in a history, and time in the script, for histories and messages of several sizes and
 // several limits of the compact form (listpack). What a device takes beside its history.
 
-import { guardKey, positionOf } from '@iot/consumer/redis/keys'
 import { NO_LIMITS, storingScripts } from '@iot/consumer/redis/scripts'
-import { encodeMessage, historyKey, lastStateKey } from '@iot/shared/contract'
+import { encodeMessage, guardKey, historyKey, lastStateKey, positionOf } from '@iot/shared/contract'
 import type { Redis } from 'ioredis'
 import { pause, type Rig } from './rig.js'
 

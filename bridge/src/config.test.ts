@@ -2,8 +2,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ConfigError, loadConfig } from '@iot/shared/config'
+import { checkApiAccess } from '@iot/shared/http/config'
 import { expect, test } from 'vitest'
-import { bridgeNeeds, bridgeSchema, bridgeWarnings, checkApiAccess } from './config.js'
+import { bridgeNeeds, bridgeSchema, bridgeWarnings } from './config.js'
 
 const load = (env: NodeJS.ProcessEnv) => loadConfig(bridgeSchema, env, bridgeNeeds)
 const linesOf = (env: NodeJS.ProcessEnv): string[] => {
@@ -66,7 +67,7 @@ test('what counts as a sign of life', () => {
 })
 
 test('an API that strangers could reach without a key is refused, unless that is said', () => {
-  const check = (env: NodeJS.ProcessEnv) => () => checkApiAccess(load(env))
+  const check = (env: NodeJS.ProcessEnv) => () => checkApiAccess(load(env), 'API_HOST', load(env).API_HOST)
   expect(check({ API_HOST: '0.0.0.0' })).toThrow(ConfigError)
   for (const env of [{}, { API_HOST: '::1' }, { API_HOST: '0.0.0.0', API_AUTH: 'none' }])
     expect(check(env)).not.toThrow()

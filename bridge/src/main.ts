@@ -1,6 +1,7 @@
 // The bridge: MQTT in, Kafka out, REST beside it. Wiring only.
 import { readFileSync } from 'node:fs'
 import { given, loadConfig } from '@iot/shared/config'
+import { checkApiAccess } from '@iot/shared/http/config'
 import { createHttpServer } from '@iot/shared/http/server'
 import { createKafka, kafkaOptions } from '@iot/shared/kafka/client'
 import { createConnections } from '@iot/shared/kafka/connections'
@@ -11,8 +12,9 @@ import { createAccept } from './accept.js'
 import { createCommandRecords } from './api/command-records.js'
 import { commandCalls } from './api/commands.js'
 import { deviceCalls } from './api/devices.js'
+import { home } from './api/home.js'
 import { createControlConnection } from './commands.js'
-import { bridgeNeeds, bridgeSchema, bridgeWarnings, checkApiAccess } from './config.js'
+import { bridgeNeeds, bridgeSchema, bridgeWarnings } from './config.js'
 import { loadIdentity } from './identity.js'
 import { createMqttSource } from './mqtt/source.js'
 import { createPresence } from './presence.js'
@@ -25,7 +27,7 @@ runService(
   SERVICE,
   () => {
     const config = loadConfig(bridgeSchema, process.env, bridgeNeeds)
-    checkApiAccess(config)
+    checkApiAccess(config, 'API_HOST', config.API_HOST)
     return config
   },
   async (config, logger, lifecycle) => {
@@ -109,6 +111,7 @@ runService(
         allowedHosts: config.API_ALLOWED_HOSTS ?? [],
         callsPerSecond: config.API_RATE_LIMIT,
         trustProxy: config.API_TRUST_PROXY,
+        open: [home(config.READER_URL)],
       },
       [
         deviceCalls(presence),

@@ -138,3 +138,33 @@ test('the list is what a plain sort of those online would be, and the same array
     }),
   )
 })
+
+test('whoever follows the changes has the list, and whoever is too far behind is told', () => {
+  const step = fc.record({ id: fc.nat(9), waitMs: fc.nat(70_000), leaves: fc.boolean(), look: fc.boolean() })
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+      const { presence, clock } = create(5, 'offline')
+      const followed = new Set<string>()
+      let version = presence.version()
+      for (const { id, waitMs, leaves, look } of steps) {
+        clock.ms += waitMs
+        presence.hello(`device-${id}`, Buffer.from(leaves ? 'offline' : ''))
+        if (!look) continue
+        const changes = presence.changesSince(version)
+        for (const gone of changes?.offline ?? []) followed.delete(gone)
+        for (const come of changes?.online ?? []) followed.add(come)
+        version = changes?.version ?? ''
+        expect([...followed].sort()).toEqual(presence.list())
+        expect(presence.changesSince(version)).toEqual({ version, online: [], offline: [] })
+      }
+    }),
+  )
+  const { presence, clock } = create(100_000)
+  const start = presence.version()
+  for (let id = 0; id < 6000; id++) presence.seen(`device-${id}`)
+  expect(presence.changesSince(start)?.online).toHaveLength(6000)
+  clock.ms = TIMEOUT_MS + 1
+  expect(presence.changesSince(start)).toBe(null)
+  for (const other of ['', '0', `${start}0`, start.replace(/-.*/, '-'), create().presence.version()])
+    expect(presence.changesSince(other), other).toBe(null)
+})

@@ -2,6 +2,7 @@
 //
 // A device that was online keeps its place for one more timeout after it went offline, so that strangers who fill the
 // room meanwhile do not shut it out; new devices are refused, counted and logged while the room is full.
+import { randomBytes } from 'node:crypto'
 import { createLimitedLog } from '@iot/shared/log-limit'
 import type { Logger } from 'pino'
 import { Counter, Gauge } from 'prom-client'
@@ -9,6 +10,7 @@ import { Counter, Gauge } from 'prom-client'
 const MAX_ID_BYTES = 64_000_000 // of all ids together: 200,000 of the longest ones fit
 const SWEEP_MS = 1000 // how often room is looked for while there is none
 const LISTING_SHARE = 10 // at most a tenth of the time goes into the list, however often it is asked for
+const KEPT_CHANGES = 10_000
 
 const refused = new Counter({
   name: 'iot_presence_refused_total',
@@ -39,6 +41,10 @@ export type Presence = {
    * long as making it took, 1 ms with a thousand devices, half a second with 200,000.
    */
   list(): readonly string[]
+  /** Names what `list` gives now: whoever has that list, or a later one, needs the changes since this version. */
+  version(): string
+  /** Who came and who went since a version, as they stand now; null where that is too long ago, or another process's. */
+  changesSince(version: string): { version: string; online: string[]; offline: string[] } | null
 }
 
 type Device = { seenMs: number; isListed: boolean; bytes: number }
@@ -61,9 +67,25 @@ export function createPresence(
   let sweptMs = Number.NEGATIVE_INFINITY
   let sorted: string[] = []
   let isSortedStale = false // a device left that is listed
-  let listAgainMs = Number.NEGATIVE_INFINITY
+  const added = new Set<string>() // since it was sorted
+  let lookAgainMs = Number.NEGATIVE_INFINITY
+  const run = randomBytes(6).toString('hex')
+  let changed: string[] = [] // the newest at its end
+  let changes = 0
+  let sortedChanges = 0 // of them are in `sorted`
 
   const isFull = (bytes: number) => devices.size >= maxDevices || idBytes + bytes > maxIdBytes
+
+  const note = (deviceId: string) => {
+    changes++
+    changed.push(deviceId)
+    if (changed.length >= 2 * KEPT_CHANGES) changed = changed.slice(-KEPT_CHANGES)
+  }
+
+  const unlist = (deviceId: string) => {
+    isSortedStale = true
+    note(deviceId)
+  }
 
   /** Takes the places of those that went offline more than a timeout ago. */
   const sweep = (now: number) => {
@@ -73,7 +95,7 @@ export function createPresence(
       if (now - device.seenMs <= 2 * timeoutMs) continue
       devices.delete(deviceId)
       idBytes -= device.bytes
-      isSortedStale ||= device.isListed
+      if (device.isListed) unlist(deviceId)
     }
   }
 
@@ -103,29 +125,45 @@ export function createPresence(
     return device !== undefined && nowMs() - device.seenMs <= timeoutMs ? device : null
   }
 
-  const list = () => {
+  /** Finds out who came and who went since the last time. @returns whether it is time for more than that */
+  const look = (): boolean => {
     const startMs = nowMs()
-    if (startMs < listAgainMs) return sorted
+    if (startMs < lookAgainMs) return false
     sweep(startMs)
-    const added: string[] = []
     for (const [deviceId, device] of devices) {
       const isOnline = startMs - device.seenMs <= timeoutMs
       if (isOnline === device.isListed) continue
       device.isListed = isOnline
-      if (isOnline) added.push(deviceId)
-      else isSortedStale = true
+      if (!isOnline) {
+        unlist(deviceId)
+        continue
+      }
+      added.add(deviceId)
+      note(deviceId)
     }
-    if (isSortedStale || added.length > 0) {
-      const isAdded = new Set(added) // a device may have lost its place and come back since the last time
-      const stays = (deviceId: string) => devices.get(deviceId)?.isListed === true && !isAdded.has(deviceId)
-      sorted = (isSortedStale ? sorted.filter(stays) : sorted).concat(added)
-      sorted.sort() // costs little where most of it is in order already
-      isSortedStale = false
-    }
+    restAfter(startMs)
+    return true
+  }
+
+  const restAfter = (startMs: number) => {
     const endMs = nowMs()
-    listAgainMs = endMs + (LISTING_SHARE - 1) * (endMs - startMs)
+    lookAgainMs = endMs + (LISTING_SHARE - 1) * (endMs - startMs)
+  }
+
+  const list = () => {
+    const startMs = nowMs()
+    if (!look() || (!isSortedStale && added.size === 0)) return sorted
+    const isListed = (deviceId: string) => devices.get(deviceId)?.isListed === true
+    const stays = (deviceId: string) => isListed(deviceId) && !added.has(deviceId) // it may have gone and come back
+    sorted = (isSortedStale ? sorted.filter(stays) : sorted).concat([...added].filter(isListed))
+    sorted.sort() // costs little where most of it is in order already
+    isSortedStale = false
+    added.clear()
+    sortedChanges = changes
+    restAfter(startMs)
     return sorted
   }
+
   rooms.add(() => list().length)
 
   return {
@@ -142,5 +180,22 @@ export function createPresence(
       return device === null ? null : Math.floor((Date.now() - (nowMs() - device.seenMs)) / 1000)
     },
     list,
+    version() {
+      list()
+      return `${run}-${sortedChanges}`
+    },
+    changesSince(version) {
+      look()
+      const [, count] = version.startsWith(`${run}-`) ? version.split('-') : []
+      const behind = changes - Number(count ?? Number.NaN)
+      if (!(behind >= 0 && behind <= Math.min(changed.length, KEPT_CHANGES))) return null
+      const ids = [...new Set(changed.slice(changed.length - behind))]
+      const isListed = (deviceId: string) => devices.get(deviceId)?.isListed === true
+      return {
+        version: `${run}-${changes}`,
+        online: ids.filter(isListed),
+        offline: ids.filter((deviceId) => !isListed(deviceId)),
+      }
+    },
   }
 }

@@ -7,7 +7,9 @@ import { backoffMs } from '@iot/shared/backoff'
 import { createCondition } from '@iot/shared/condition'
 import { describe } from '@iot/shared/errors'
 import type { KafkaConnections } from '@iot/shared/kafka/connections'
-import { createGroupMember, isLost, isRebalancing } from '@iot/shared/kafka/group'
+import { committedOf, createGroupMember, isLost, isRebalancing } from '@iot/shared/kafka/group'
+import { createReader } from '@iot/shared/kafka/reader'
+import { findTopic, leadersOf, type Reached, type Topic } from '@iot/shared/kafka/topic-state'
 import type { Kept } from '@iot/shared/kafka/topics'
 import { withDeadline } from '@iot/shared/lifecycle'
 import { createProblems } from '@iot/shared/problems'
@@ -15,12 +17,11 @@ import { createSignal } from '@iot/shared/signal'
 import type { Logger } from 'pino'
 import { Counter } from 'prom-client'
 import type { SourceRecord } from './batch.js'
-import { committedOf, countPartitions, findTopic, leadersOf, type Topic } from './cluster.js'
+import { countPartitions } from './cluster.js'
 import { createCommitLog } from './commit-log.js'
 import { createLooker } from './kept.js'
-import type { Committed } from './lag.js'
+import { countSkipped } from './lag.js'
 import { createLanes } from './lanes.js'
-import { createReader } from './reader.js'
 import { createWatch, type Session } from './watch.js'
 
 const SESSION_TIMEOUT_MS = 10_000 // after a crash the group waits this long before others read our partitions
@@ -176,8 +177,9 @@ export function createKafkaSource(parts: KafkaSourceParts, options: KafkaSourceO
       topic,
       topicId: state.id,
       lanes: lanes.byPartition,
-      committed,
+      from: committed,
       problems,
+      onMoved: countSkipped,
       onStale: watch.soon,
       onFatal,
       logger,
@@ -190,7 +192,7 @@ export function createKafkaSource(parts: KafkaSourceParts, options: KafkaSourceO
   }
 
   /** What was committed of this topic, not of another one that had its name. */
-  const ofTopic = (state: Topic, committed: Map<number, Committed>) =>
+  const ofTopic = (state: Topic, committed: Map<number, Reached>) =>
     [...committed]
       .filter(([, { topicId }]) => topicId === null || topicId === state.id)
       .map(([partition, { offset }]) => ({ topic, partition, offset }))

@@ -3,12 +3,10 @@
 import { describe } from '@iot/shared/errors'
 import type { KafkaConnections } from '@iot/shared/kafka/connections'
 import { bytesOf } from '@iot/shared/kafka/log-dirs'
-import { type Bounds, firstSince } from '@iot/shared/kafka/topic-state'
+import { type Bounds, firstSince, type Reached, startOf, type Topic } from '@iot/shared/kafka/topic-state'
 import type { Kept } from '@iot/shared/kafka/topics'
 import type { Logger } from 'pino'
 import { Gauge } from 'prom-client'
-import type { Topic } from './cluster.js'
-import { type Committed, startOf } from './lag.js'
 
 const LOOK_MS = 30_000
 const STEPS = 10 // by which the time of the first record that is not stored is found: to a thousandth of what is kept
@@ -36,7 +34,7 @@ export function secondsUntilSkipped({ low, high, next, ...held }: Holding, kept:
 
 export type Looker = {
   /** Call it at each look at the topic; most calls do nothing. Never throws. */
-  look(state: Topic, bounds: Map<number, Bounds>, committed: Map<number, Committed>): void
+  look(state: Topic, bounds: Map<number, Bounds>, committed: Map<number, Reached>): void
 }
 
 /** @param kept what the topic is set to keep; null while that is not known */
@@ -96,7 +94,7 @@ export function createLooker(parts: {
     return { oldestMs: Math.min(...oldestMs.values()), seconds: Math.min(...seconds), bytes: total }
   }
 
-  const look = async (state: Topic, bounds: Map<number, Bounds>, committed: Map<number, Committed>) => {
+  const look = async (state: Topic, bounds: Map<number, Bounds>, committed: Map<number, Reached>) => {
     const byLeader = new Map<number, Map<number, number>>()
     for (const { partition, leader } of state.partitions) {
       const bound = bounds.get(partition)

@@ -6,13 +6,14 @@ import type { DeadLetter } from '@iot/shared/contract'
 import { describe } from '@iot/shared/errors'
 import { kafkaOptions } from '@iot/shared/kafka/client'
 import { createConnections, type KafkaConnections } from '@iot/shared/kafka/connections'
-import { type Bounds, boundsOf } from '@iot/shared/kafka/topic-state'
+import { createReader } from '@iot/shared/kafka/reader'
+import { type Bounds, boundsOf, findTopic, leadersOf, type Topic } from '@iot/shared/kafka/topic-state'
 import { createProblems } from '@iot/shared/problems'
+import { redisAccess } from '@iot/shared/redis-config'
 import { pino } from 'pino'
-import { findTopic, leadersOf, type Topic } from './cluster.js'
-import { consumerNeeds, consumerSchema, redisAccess, redisLimits } from './config.js'
+import { consumerNeeds, consumerSchema, redisLimits } from './config.js'
+import { countSkipped } from './lag.js'
 import { createLanes } from './lanes.js'
-import { createReader } from './reader.js'
 import { createRedisSink } from './redis/sink.js'
 import { createStoring } from './storing.js'
 
@@ -85,8 +86,9 @@ async function main() {
     topic,
     topicId: state.id,
     lanes: lanes.byPartition,
-    committed: new Map([...bounds].map(([partition, { low }]) => [partition, { offset: low, topicId: state.id }])),
+    from: new Map([...bounds].map(([partition, { low }]) => [partition, { offset: low, topicId: state.id }])),
     problems,
+    onMoved: countSkipped,
     onStale: () => {},
     onFatal: fail,
     logger,

@@ -4,15 +4,15 @@
 import { describe } from '@iot/shared/errors'
 import type { KafkaConnections } from '@iot/shared/kafka/connections'
 import type { GroupMember } from '@iot/shared/kafka/group'
-import type { Bounds } from '@iot/shared/kafka/topic-state'
+import type { Reader } from '@iot/shared/kafka/reader'
+import { type Bounds, findTopic, isMissing, leadersOf, type Topic } from '@iot/shared/kafka/topic-state'
 import type { Problems } from '@iot/shared/problems'
 import { createSignal } from '@iot/shared/signal'
-import { findTopic, inspectGroup, isMissing, leadersOf, measureLag, type Topic } from './cluster.js'
+import { inspectGroup, measureLag } from './cluster.js'
 import type { CommitLog } from './commit-log.js'
 import type { Looker } from './kept.js'
 import { showLags } from './lag.js'
 import type { Lanes } from './lanes.js'
-import type { Reader } from './reader.js'
 
 const LOOK_MS = 5000
 const LOOK_AGAIN_MS = 500 // after a failure

@@ -108,6 +108,11 @@ test('an Idempotency-Key never sends twice', async () => {
   expect(got.filter((one) => one.command === 'other')).toHaveLength(0)
 })
 
+test('a browser is led to the page', async () => {
+  const { url } = platform.bridge
+  expect(await (await fetch(`${url}/`)).text()).toContain('reader')
+})
+
 test('devices in detail', async () => {
   const now = Math.floor(Date.now() / 1000)
   const { body } = await get(`/devices/${id}`)
@@ -147,6 +152,7 @@ test('the description names every route, answer and error', async () => {
     '/health/live',
     '/health/ready',
     '/metrics',
+    '/presence',
   ])
   const { responses } = body.paths['/devices/{deviceId}/command'].post
   expect(Object.keys(responses).sort()).toEqual([

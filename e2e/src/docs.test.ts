@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { bridgeSchema } from '@iot/bridge/config'
 import { consumerSchema } from '@iot/consumer/config'
+import { readerSchema } from '@iot/reader/config'
 import { commonSchema } from '@iot/shared/common-config'
 import { VARIABLES } from '@iot/shared/variables'
 import { root } from '@iot/stack/prepare'
@@ -12,7 +13,8 @@ import { z } from 'zod'
 
 const read = (name: string) => readFileSync(join(root, name), 'utf8')
 const compose = read('docker-compose.yml')
-const shape = { ...bridgeSchema, ...consumerSchema }
+const schemas = { bridge: bridgeSchema, consumer: consumerSchema, reader: readerSchema }
+const shape = { ...bridgeSchema, ...consumerSchema, ...readerSchema }
 const defaults = Object.fromEntries(
   Object.entries(z.object(shape).parse({})).map(([name, value]) => [name, String(value)]),
 )
@@ -30,10 +32,13 @@ test('the names that are known to be ours are those of the schemas', () => {
   expect([...VARIABLES].sort()).toEqual(names)
 })
 
-const belongsTo = (name: string) => (name in commonSchema ? 'both' : name in bridgeSchema ? 'bridge' : 'consumer')
+const belongsTo = (name: string) => {
+  const services = Object.entries(schemas).filter(([, schema]) => name in schema)
+  return name in commonSchema ? 'all' : services.map(([service]) => service).join(', ')
+}
 
 test('docs/configuration.md has every variable, with its service and default', () => {
-  const rows = [...read('docs/configuration.md').matchAll(/^\| `([A-Z_]+)` \| (\w+) \| (.*?) \|/gm)]
+  const rows = [...read('docs/configuration.md').matchAll(/^\| `([A-Z_]+)` \| ([\w, ]+) \| (.*?) \|/gm)]
   expect(rows.map(([, name]) => name).sort()).toEqual(names)
   for (const [, name = '', service, fallback] of rows) {
     expect(service, name).toBe(belongsTo(name))
@@ -49,6 +54,7 @@ test('the compose file gives each service its variables, with the same defaults'
   for (const [service, own] of [
     ['mqtt-kafka-bridge', bridgeSchema],
     ['kafka-redis-consumer', consumerSchema],
+    ['reader', readerSchema],
   ] as const) {
     const given = [...within(service).matchAll(/^ {6}([A-Z_]+): (.*)$/gm)]
     const secretFiles = Object.keys(own)

@@ -1,4 +1,4 @@
-// Both services as processes for one test: random topic, group, prefix and ids, and the clients to look with.
+// The services as processes for one test: random topic, group, prefix and ids, and the clients to look with.
 import { randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -47,7 +47,7 @@ export async function createPlatform(ports: Ports, access?: Access) {
   const services: Service[] = []
   const closers: (() => unknown)[] = []
 
-  const service = (name: 'bridge' | 'consumer', env: NodeJS.ProcessEnv) => {
+  const service = (name: 'bridge' | 'consumer' | 'reader', env: NodeJS.ProcessEnv) => {
     const common = { KAFKA_BROKERS: brokers.join(','), KAFKA_TOPIC: topic, LOG_LEVEL: 'info' }
     const created = createService(name, dir, { ...common, ...env, ...access?.env })
     services.push(created)
@@ -62,6 +62,7 @@ export async function createPlatform(ports: Ports, access?: Access) {
   const newConsumer = async () =>
     service('consumer', { REDIS_URL: `redis://127.0.0.1:${ports.redis}`, KAFKA_GROUP_ID: groupId })
   const consumer = await newConsumer()
+  const reader = service('reader', { REDIS_URL: `redis://127.0.0.1:${ports.redis}`, KAFKA_GROUP_ID: groupId })
 
   const redis = new Redis(ports.redis, '127.0.0.1', { maxRetriesPerRequest: null, ...access?.redis })
   redis.on('error', () => {})
@@ -74,6 +75,7 @@ export async function createPlatform(ports: Ports, access?: Access) {
     topic,
     bridge,
     consumer,
+    reader,
     /** A further consumer of the same group. */
     newConsumer,
     redis,
@@ -89,10 +91,11 @@ export async function createPlatform(ports: Ports, access?: Access) {
       closers.push(() => client.end(true))
       return client
     },
-    /** Starts both services and waits until they are ready. */
-    async up(env: { bridge?: NodeJS.ProcessEnv; consumer?: NodeJS.ProcessEnv } = {}) {
+    /** Starts bridge and consumer, and the reader for whoever gives it something, and waits until they are ready. */
+    async up(env: { bridge?: NodeJS.ProcessEnv; consumer?: NodeJS.ProcessEnv; reader?: NodeJS.ProcessEnv } = {}) {
       await Promise.all([bridge.start(env.bridge), consumer.start(env.consumer)])
-      await Promise.all([bridge.ready(), consumer.ready()])
+      if (env.reader) await reader.start({ BRIDGE_URLS: bridge.url, CONSUMER_URLS: consumer.url, ...env.reader })
+      await Promise.all([bridge.ready(), consumer.ready(), env.reader && reader.ready()])
     },
     /** What is on a topic, from its beginning: all that are `wanted`, once there are `count` of them at least. */
     async records(count: number, from = topic, wanted = (_record: StoredRecord) => true): Promise<StoredRecord[]> {

@@ -1,6 +1,5 @@
 // Redis refuses: one device's key of the wrong type costs that device alone; a server that takes no writes is waited for.
-import { guardKey } from '@iot/consumer/redis/keys'
-import { historyKey, lastStateKey } from '@iot/shared/contract'
+import { guardKey, historyKey, lastStateKey } from '@iot/shared/contract'
 import type { Cluster } from '@iot/stack/cluster'
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, expect, test } from 'vitest'

@@ -1,4 +1,4 @@
-// The bridge or the consumer as a process of a test: started on a port that the system chooses and the log names.
+// A service as a process of a test: started on a port that the system chooses and the log names.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { closeSync, openSync, readFileSync, statSync } from 'node:fs'
@@ -7,7 +7,7 @@ import { NODE_FLAGS, root } from '@iot/stack/prepare'
 import { eventually } from './eventually.js'
 
 export type Service = {
-  /** Where it listens: another port after every start. @throws while it does not run */
+  /** Where it listens: another port after every start that is given none. @throws while it does not run */
   readonly url: string
   /**
    * Starts it and waits until it lives; `env` goes on top of what it was created with. LOG_LEVEL must be info or below.
@@ -29,7 +29,7 @@ export type Service = {
   log(): string
 }
 
-const PORT_VARIABLES = { bridge: 'API_PORT', consumer: 'HEALTH_PORT' }
+const PORT_VARIABLES = { bridge: 'API_PORT', consumer: 'HEALTH_PORT', reader: 'READER_PORT' }
 
 /** @param dir where its log file goes */
 export function createService(name: keyof typeof PORT_VARIABLES, dir: string, env: NodeJS.ProcessEnv): Service {
@@ -51,7 +51,7 @@ export function createService(name: keyof typeof PORT_VARIABLES, dir: string, en
       const logged = statSync(logFile, { throwIfNoEntry: false })?.size ?? 0
       const log = openSync(logFile, 'a')
       const current = spawn(process.execPath, [...NODE_FLAGS, join(root, name, 'dist', 'main.js')], {
-        env: { PATH: process.env.PATH, ...env, ...extra, [PORT_VARIABLES[name]]: '0' },
+        env: { PATH: process.env.PATH, [PORT_VARIABLES[name]]: '0', ...env, ...extra },
         stdio: ['ignore', log, log],
       })
       closeSync(log)

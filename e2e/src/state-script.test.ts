@@ -1,5 +1,5 @@
 // The two scripts alone, on a real Redis: the decision table of last_state, and what they reply.
-import { positionOf } from '@iot/consumer/redis/keys'
+
 import { isAboutTheData, wordsOf } from '@iot/consumer/redis/replies'
 import {
   MEMBER_BYTES,
@@ -9,6 +9,7 @@ import {
   storingScripts,
   trimScript,
 } from '@iot/consumer/redis/scripts'
+import { positionOf } from '@iot/shared/contract'
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, beforeEach, expect, inject, test } from 'vitest'
 

@@ -191,7 +191,7 @@ test('what retention removes while no consumer runs is counted', async () => {
   await eventually(async () => (await platform.lag()) === 0, 'lag 0')
   expect(await stored(6)).toBe(6 * 21)
   expect(await skipped()).toBe(6 * 80)
-  expect(platform.consumer.log().split('removed messages before they were stored')).toHaveLength(2)
+  expect(platform.consumer.log().split('removed messages before they were read')).toHaveLength(2)
   const metric = async (name: string) => {
     const found = new RegExp(`^${name} (\\S+)$`, 'm').exec(await platform.consumer.metrics())
     return Number(found?.[1]?.replace('+Inf', 'Infinity'))

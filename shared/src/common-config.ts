@@ -35,6 +35,16 @@ export const commonSchema = {
 }
 export type CommonConfig = z.output<z.ZodObject<typeof commonSchema>>
 
+const DEFAULT_TOPIC = commonSchema.KAFKA_TOPIC.parse(undefined)
+const DEFAULT_GROUP = 'kafka-redis-consumer'
+
+/** KAFKA_GROUP_ID, of the consumers and of those that look at them. */
+export const groupId = z.string().min(1).optional()
+
+/** The group of a consumer that is given none: each topic has one of its own. */
+export const defaultGroupId = (topic: string): string =>
+  topic === DEFAULT_TOPIC ? DEFAULT_GROUP : `${DEFAULT_GROUP}-${topic}`
+
 export const commonNeeds: Need[] = [
   ['KAFKA_CA_FILE', 'KAFKA_TLS', ['true']],
   ['KAFKA_CERT_FILE', 'KAFKA_TLS', ['true']],

@@ -16,6 +16,16 @@ export const wholeNumber = (min: number, max: number) =>
 /** The same with a default. */
 export const integer = (fallback: number, min: number, max: number) => wholeNumber(min, max).default(fallback)
 
+/** The items of a text with commas. */
+export const list = (text: string): string[] =>
+  text
+    .split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== '')
+
+/** Whether a host name, as in a URL or not, is this machine's own. */
+export const isLoopback = (host: string): boolean => /^(localhost|127\.\d+\.\d+\.\d+|\[?::1\]?)$/.test(host)
+
 const read = (path: string): { text: string } | { problem: string } => {
   try {
     return { text: readFileSync(path, 'utf8') }

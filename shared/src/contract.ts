@@ -1,4 +1,4 @@
-// What bridge and consumer agree on: names of topics and keys, the message on `iot-data`, the dead letter.
+// What the services agree on: names of topics and keys, the message on `iot-data`, the dead letter.
 // Pure: bytes in, values out; nothing here throws on any input.
 import { isUtf8 } from 'node:buffer'
 
@@ -34,6 +34,35 @@ export const deadLetterTopic = (topic: string): string => `${topic}-dlq`
 export const lastStateKey = (deviceId: string): string => `device:last_state:${deviceId}`
 export const historyKey = (deviceId: string): string => `device:history:${deviceId}`
 export const updatesChannel = (deviceId: string): string => `device-updates:${deviceId}`
+
+/**
+ * Begins otherwise than a device's keys, so that no device id can name a guard. Its CRC16 is 0 (`hgi` makes it so): put
+ * before a key, it leaves the key in its Redis Cluster slot, whatever braces the key holds. It is as short as that
+ * allows, for Redis hashes the whole key two times for each device and batch.
+ */
+export const GUARD = 'guardhgi:'
+
+/** Holds the position of what last_state shows; in the slot of the device's last_state key. */
+export const guardKey = (deviceId: string): string => GUARD + lastStateKey(deviceId)
+
+const padded = (value: string | number, digits: number) => String(value).padStart(digits, '0')
+
+const MAX_MICROSECONDS = Number.MAX_SAFE_INTEGER // in the year 2255
+
+/**
+ * `timestamp:partition:offset` of fixed width, so that string order is age order; the state script compares it. The
+ * timestamp is in microseconds.
+ */
+export const positionOf = (seconds: number, partition: number, offset: string): string => {
+  const microseconds = Math.min(Math.round(seconds * 1_000_000), MAX_MICROSECONDS)
+  return `${padded(microseconds, 16)}:${padded(partition, 6)}:${padded(offset, 16)}`
+}
+
+/** The partition and offset of a position, as `3:4711`; null where there is none. */
+export function recordOf(position: string | null): string | null {
+  const [, partition, offset] = /^\d{16}:(\d{6}):(\d{16})$/.exec(position ?? '') ?? []
+  return partition === undefined ? null : `${Number(partition)}:${Number(offset)}`
+}
 
 const head = (deviceId: string) => `{"device_id":${JSON.stringify(deviceId)},"payload":`
 const TIMESTAMP = ',"timestamp":'

@@ -1,4 +1,4 @@
-// `npm start`: the three servers, both services and a few simulated devices on loopback, until Ctrl-C.
+// `npm start`: the three servers, the services and a few simulated devices on loopback, until Ctrl-C.
 // Started in the order of need, stopped in the order of the data: devices first, Kafka last.
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
@@ -22,6 +22,7 @@ const port = (variable: string, fallback: number, what: string) => {
 }
 const ports = {
   api: port('API_PORT', 8000, 'the REST API'),
+  reader: port('READER_PORT', 8002, 'the reader'),
   health: port('HEALTH_PORT', 8001, "the consumer's health"),
   mqtt: port('MQTT_PORT', 1883, 'MQTT'),
   kafka: port('KAFKA_PORT', 19092, 'Kafka'),
@@ -77,7 +78,9 @@ async function startAll() {
     startMosquitto(ports.mqtt.value, data).then(keep),
   ])
   for (const result of results) if (result.status === 'rejected') throw result.reason
-  say('starting the bridge and the consumer ...')
+  say('starting bridge, consumer and reader ...')
+  const api = `http://127.0.0.1:${ports.api.value}`
+  const reader = `http://127.0.0.1:${ports.reader.value}`
   const broker = `mqtt://127.0.0.1:${ports.mqtt.value}`
   const env = {
     ...process.env,
@@ -85,6 +88,10 @@ async function startAll() {
     REDIS_URL: `redis://127.0.0.1:${ports.redis.value}`,
     MQTT_URL: broker,
     API_PORT: String(ports.api.value),
+    READER_PORT: String(ports.reader.value),
+    READER_URL: reader,
+    BRIDGE_URLS: api,
+    CONSUMER_URLS: `http://127.0.0.1:${ports.health.value}`,
     HEALTH_PORT: String(ports.health.value),
     DATA_DIR: join(data, 'bridge'),
   }
@@ -101,16 +108,16 @@ async function startAll() {
   await Promise.all([
     node('bridge', ports.api.value, [], () => isReady(ports.api.value), show),
     node('consumer', ports.health.value, [], () => isReady(ports.health.value), show),
+    node('reader', ports.reader.value, [], () => isReady(ports.reader.value), show),
   ])
   if (Number(simulated) > 0) {
     const args = ['--devices', simulated, '--interval', '2s', '--url', broker, '--quiet']
     await node('simulator', 0, args, async () => true)
   }
-  const api = `http://127.0.0.1:${ports.api.value}`
-  say(`up: API ${api}  MQTT ${broker}  Kafka ${env.KAFKA_BROKERS}  Redis ${env.REDIS_URL}  logs .local/log  (Ctrl-C stops everything)
+  say(`up: ${reader}  bridge ${api}  MQTT ${broker}  Kafka ${env.KAFKA_BROKERS}  Redis ${env.REDIS_URL}  logs .local/log  (Ctrl-C stops everything)
 
-  curl ${api}/devices
-  curl -H 'content-type: application/json' -d '{"command":"set_interval","interval":"500ms"}' ${api}/devices/sim-1/command
+  curl ${reader}/devices
+  curl -H 'content-type: application/json' -d '{"command":"set_interval","interval":"500ms"}' ${reader}/devices/sim-1/command
   redis-cli -p ${ports.redis.value} hgetall device:last_state:sim-1
   mosquitto_pub -p ${ports.mqtt.value} -q 1 -t devices/my-sensor/data -m '{"temperature":21.5}'
 `)
@@ -138,7 +145,7 @@ async function stop(code: number) {
   }
   stopping = true
   if (running.length > 0) say('stopping ...')
-  const order = ['simulator', 'bridge', 'consumer', 'Mosquitto', 'Redis', 'Kafka']
+  const order = ['simulator', 'reader', 'bridge', 'consumer', 'Mosquitto', 'Redis', 'Kafka']
   for (const kind of order) {
     const servers = running.filter(({ name }) => name.split(' ')[0] === kind) // Kafka may be `Kafka 1` and others
     await Promise.all(servers.map((server) => server.stop()))

@@ -1,7 +1,7 @@
 // What became of each command, from sent to the device's own word; in memory only, the newest ones, bounded in bytes.
+import { memberText, withMember } from '@iot/shared/json-text'
 import { createSignal, type Signal } from '@iot/shared/signal'
 import { z } from 'zod'
-import { memberText, withMember } from './json-text.js'
 
 const MAX_RECORDS = 10_000
 const MAX_REPLY_BYTES = 16_384

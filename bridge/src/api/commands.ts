@@ -1,14 +1,14 @@
 // POST /devices/{device_id}/command and GET /commands/{command_id}: commands, and what became of them.
 import { randomUUID } from 'node:crypto'
+import { deviceParams, duration, invalidDevice, sendJson } from '@iot/shared/http/calls'
 import { errors, Problem } from '@iot/shared/http/problem'
+import { withMember } from '@iot/shared/json-text'
 import type { FastifyPluginAsync } from 'fastify'
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import { z } from 'zod'
 import type { CommandOutcome } from '../commands.js'
 import type { Presence } from '../presence.js'
 import { COMMAND_STATUSES, type CommandRecords, recordText } from './command-records.js'
-import { deviceParams, invalidDevice } from './devices.js'
-import { sendJson, withMember } from './json-text.js'
 import { type Answer, createOnce } from './once.js'
 
 const MAX_SENDING = 1000 // calls that do not wait for the device
@@ -16,12 +16,6 @@ const MAX_WAITING = 1000
 const MAX_WAIT_MS = 60_000
 const MAX_TTL_MS = 86_400_000
 
-const duration = (maxMs: number, maxText: string) =>
-  z
-    .string()
-    .regex(/^[1-9]\d{0,7}(ms|s|m)$/, 'must be a duration such as 500ms, 5s or 2m')
-    .transform((text) => Number.parseInt(text, 10) * (text.endsWith('ms') ? 1 : text.endsWith('s') ? 1000 : 60_000))
-    .refine((ms) => ms <= maxMs, `must be at most ${maxText}`)
 const commandSchema = z
   .looseObject({ command: z.string().min(1), command_id: z.string().min(1).max(200).optional() })
   .meta({ id: 'Command', description: 'Goes to the device as it is, with a command_id where it has none' })

@@ -1,7 +1,7 @@
 import { fastify } from 'fastify'
 import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod'
 import { pino } from 'pino'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { createPresence } from '../presence.js'
 import { deviceCalls } from './devices.js'
 
@@ -51,4 +51,15 @@ test('one device', async () => {
   expect(await get('device-0')).toEqual({ device_id: 'device-0', online: true, last_seen: expect.any(Number) })
   expect(await get('nobody')).toEqual({ device_id: 'nobody', online: false, last_seen: null })
   expect(await get('a/b')).toMatchObject({ statusCode: 400 })
+})
+
+test('all who are online, then who came and went since', async () => {
+  const { app, presence } = await build(1000)
+  const get = async (query: string) => (await app.inject(`/presence${query}`)).json()
+  await vi.waitFor(async () => expect((await get('')).all).toHaveLength(1000))
+  const { version } = await get('')
+  presence.seen('one more')
+  const changes = { version: expect.any(String), online: ['one more'], offline: [] }
+  await vi.waitFor(async () => expect(await get(`?since=${version}`)).toEqual(changes))
+  await vi.waitFor(async () => expect((await get('?since=1')).all).toHaveLength(1001))
 })

@@ -1,27 +1,14 @@
-// GET /devices and GET /devices/{device_id}: who is online.
+// GET /devices, GET /devices/{device_id} and GET /presence: who is online, and who came and went.
 import { Readable } from 'node:stream'
-import { isDeviceId } from '@iot/shared/contract'
+import { deviceParams, invalidDevice, sendJson } from '@iot/shared/http/calls'
 import { errors } from '@iot/shared/http/problem'
 import type { FastifyPluginAsync } from 'fastify'
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import { z } from 'zod'
 import type { Presence } from '../presence.js'
-import { sendJson } from './json-text.js'
 
 const PIECE_DEVICES = 250 // in one piece of a list: at most 64 KB of ids wait for a caller that reads slowly
 
-/** Of a call about one device. */
-export const deviceParams = z.object({
-  deviceId: z
-    .string()
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it excludes
-    .regex(/^[^\u0000-\u001f\u007f-\u009f/+#]{1,256}$/)
-    .refine(isDeviceId, 'A device id is one topic level of 1 to 256 bytes without control characters'),
-})
-export const invalidDevice = {
-  code: 'INVALID_DEVICE_ID',
-  message: 'A device id is one topic level of 1 to 256 bytes without control characters',
-}
 const deviceSchema = z
   .object({
     device_id: z.string(),
@@ -31,7 +18,7 @@ const deviceSchema = z
   .meta({ id: 'Device' })
 
 export const deviceCalls =
-  (presence: Pick<Presence, 'list' | 'lastSeen'>): FastifyPluginAsync =>
+  (presence: Pick<Presence, 'list' | 'lastSeen' | 'version' | 'changesSince'>): FastifyPluginAsync =>
   async (untyped) => {
     const app = untyped.withTypeProvider<ZodTypeProvider>()
     const describe = (deviceId: string) => {
@@ -56,6 +43,31 @@ export const deviceCalls =
         const ids = presence.list()
         if (ids.length <= PIECE_DEVICES) return sendJson(reply, `[${pieceOf(ids, 0)}]`)
         return sendJson(reply, Readable.from(pieces(presence.list, pieceOf), { highWaterMark: 1 }))
+      },
+    )
+
+    app.get(
+      '/presence',
+      {
+        schema: {
+          summary: 'Who came and who went since a version, or all who are online where that is too long ago',
+          description: 'For those who follow: asked again and again it costs what changed.',
+          querystring: z.object({ since: z.string().max(100).optional() }),
+          response: {
+            200: z.union([
+              z.object({ version: z.string(), online: z.array(z.string()), offline: z.array(z.string()) }),
+              z.object({ version: z.string(), all: z.array(z.string()) }),
+            ]),
+            ...errors(400),
+          },
+        },
+      },
+      async ({ query }, reply) => {
+        const changes = query.since === undefined ? null : presence.changesSince(query.since)
+        if (changes) return changes
+        // who comes or goes while it is sent is among the changes since this version
+        const head = `{"version":${JSON.stringify(presence.version())},"all":`
+        return sendJson(reply, Readable.from(pieces(presence.list, idsOf, head, '}'), { highWaterMark: 1 }))
       },
     )
 
@@ -99,8 +111,8 @@ function keepPieces(text: (deviceId: string) => string): PieceOf {
  * A list as JSON in pieces, made as fast as the caller reads. It goes on in the list of that moment after the last id
  * that was sent, so that callers who read slowly hold no old lists.
  */
-async function* pieces(list: () => readonly string[], pieceOf: PieceOf): AsyncGenerator<string> {
-  yield '['
+async function* pieces(list: () => readonly string[], pieceOf: PieceOf, head = '', tail = ''): AsyncGenerator<string> {
+  yield `${head}[`
   let last: string | undefined
   for (;;) {
     const ids = list()
@@ -110,7 +122,7 @@ async function* pieces(list: () => readonly string[], pieceOf: PieceOf): AsyncGe
     last = ids[Math.min(pieceEnd(from), ids.length) - 1]
     await new Promise((resolve) => setImmediate(resolve)) // ingestion shares the event loop
   }
-  yield ']'
+  yield `]${tail}`
 }
 
 /** Where in the sorted `ids` the first one after `id` stands. */

@@ -1,8 +1,8 @@
-import { encodeMessage } from '@iot/shared/contract'
+import { encodeMessage, guardKey, positionOf } from '@iot/shared/contract'
 import { expect, test } from 'vitest'
 import { planBatch } from '../batch.js'
 import { planCalls } from './calls.js'
-import { guardKey, KNOWN_KEY, positionOf } from './keys.js'
+import { KNOWN_KEY } from './keys.js'
 import { NO_LIMITS } from './scripts.js'
 
 const NOW_S = 1_700_000_000

@@ -1,7 +1,7 @@
 // From the work of a batch to the calls of the two scripts. Pure but for the clock that it is handed.
-import { historyKey, lastStateKey, updatesChannel } from '@iot/shared/contract'
+import { guardKey, historyKey, lastStateKey, positionOf, updatesChannel } from '@iot/shared/contract'
 import { type DeviceWork, newestOf } from '../batch.js'
-import { guardKey, KNOWN_KEY, positionOf } from './keys.js'
+import { KNOWN_KEY } from './keys.js'
 import { type Limits, NO_LIMITS } from './scripts.js'
 
 const CALL_MESSAGES = 100 // a call with so many is full: Redis serves nobody else while it runs, about 1 ms

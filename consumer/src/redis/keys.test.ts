@@ -1,9 +1,9 @@
 // A guard can be no device's key, and shares its device's slot, whatever the id.
 import { createRequire } from 'node:module'
-import { historyKey, isDeviceId, lastStateKey } from '@iot/shared/contract'
+import { guardKey, historyKey, isDeviceId, lastStateKey, positionOf } from '@iot/shared/contract'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { FSYNC_KEY, guardKey, PROBE_KEY, positionOf } from './keys.js'
+import { FSYNC_KEY, PROBE_KEY } from './keys.js'
 
 const slotOf = createRequire(import.meta.url)('cluster-key-slot') as (key: string) => number
 

@@ -1,6 +1,7 @@
 // The surroundings of the calls, without any server but their own.
 import { connect, type Socket } from 'node:net'
 import { PassThrough } from 'node:stream'
+import type { FastifyInstance } from 'fastify'
 import { pino } from 'pino'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { Problem } from './problem.js'
@@ -78,6 +79,15 @@ test('where every address is listened on, every address is ours, and no other na
   const status = async (host: string) => (await app.inject({ url: '/call', headers: { host } })).statusCode
   for (const host of ['192.168.1.5:8000', '[fe80::1]:8000', 'localhost']) expect(await status(host), host).toBe(200)
   for (const host of ['192.168.1.5.evil.example', 'bridge:8000']) expect(await status(host), host).toBe(421)
+})
+
+test('what is open needs no key, but a name that is ours where there are none', async () => {
+  const open = [async (app: FastifyInstance) => void app.get('/', async () => 'page')]
+  const { app } = await build({ keys: [KEY], open })
+  expect((await app.inject({ url: '/', headers: { host: 'any.example' } })).body).toBe('page')
+  expect((await app.inject('/call')).statusCode).toBe(401)
+  const { app: unlocked } = await build({ open })
+  expect((await unlocked.inject({ url: '/', headers: { host: 'evil.example' } })).statusCode).toBe(421)
 })
 
 test('with keys any name will do, and each key is another caller', async () => {

@@ -29,6 +29,7 @@ import { Problem } from './problem.js'
 const BODY_BYTES = 256 * 1024
 const REQUEST_MS = 30_000 // to send a request
 const STALL_MS = 90_000 // a response of which nothing is taken for so long; longer than a call may take
+const RETRY_S = 1 // what is not there now may be back by then
 const MONITORING_PER_SECOND = 100 // for each client
 const INVALID: Record<string, string> = {
   params: 'INVALID_ID',
@@ -54,6 +55,12 @@ declare module 'fastify' {
   }
 }
 
+/** Parts of an OpenAPI document. */
+export type Description = {
+  paths: Record<string, object>
+  components: { schemas?: Record<string, object>; securitySchemes?: Record<string, object> }
+}
+
 export type HttpOptions = AccessOptions & {
   title: string
   description: string
@@ -62,6 +69,10 @@ export type HttpOptions = AccessOptions & {
   callsPerSecond: number
   /** Whose X-Forwarded-For is believed: nobody's, everybody's, or that of these addresses. */
   trustProxy: boolean | string[]
+  /** Plugins with what everybody may see, such as pages; it knows no data. */
+  open?: FastifyPluginAsync[]
+  /** Describes calls that are passed on to another service. */
+  describeOthers?: () => Promise<Description>
 }
 
 export type HttpServer = {
@@ -123,6 +134,7 @@ export async function createHttpServer(
       return false
     }
   })
+  for (const plugin of options.open ?? []) await app.register(plugin)
   await app.register(async (guarded) => {
     guarded.addHook('onRequest', async (request) => {
       request.caller = access.callerOf(request.headers)
@@ -145,7 +157,10 @@ async function stop(app: FastifyInstance, idle: Promise<void>): Promise<void> {
 function answerErrors(app: FastifyInstance, logger: Logger): void {
   const log = createLimitedLog(logger)
   app.setErrorHandler((error: FastifyError | Problem, request, reply) => {
-    const answer = (problem: Problem) => reply.code(problem.statusCode).send(problem.body())
+    const answer = (problem: Problem) => {
+      if (problem.statusCode === 503) void reply.header('retry-after', RETRY_S)
+      return reply.code(problem.statusCode).send(problem.body())
+    }
     if (error instanceof Problem) return answer(error)
     const statusCode = error.statusCode ?? 500
     if (statusCode >= 500) {
@@ -163,12 +178,14 @@ function answerErrors(app: FastifyInstance, logger: Logger): void {
   })
 }
 
+/** Who calls, for limits: X-Forwarded-For may hold anything, so what is no address is one client, and is not kept. */
+export const clientOf = ({ ip }: { ip: string }): string => (isIP(ip) === 0 ? 'no address' : normalizeIP(ip))
+
 /** Before what refuses calls, so that those are counted as well. */
 async function addLimit(app: FastifyInstance, callsPerSecond: number) {
   await app.register(rateLimit, {
     global: false,
-    // X-Forwarded-For may hold anything: what is no address counts as one client, and is not kept
-    keyGenerator: ({ ip }) => (isIP(ip) === 0 ? 'no address' : normalizeIP(ip)),
+    keyGenerator: clientOf,
     max: callsPerSecond,
     timeWindow: 1000,
     errorResponseBuilder: (_request, { max, after }) =>
@@ -182,7 +199,17 @@ async function addLimit(app: FastifyInstance, callsPerSecond: number) {
   return limit
 }
 
-async function describe(app: FastifyInstance, { title, description, version, keys }: HttpOptions): Promise<void> {
+async function describe(app: FastifyInstance, options: HttpOptions): Promise<void> {
+  const { title, description, version, keys, describeOthers } = options
+  let others: Description = { paths: {}, components: {} }
+  const whole = (own: object) => {
+    const { paths, components, ...rest } = own as Description
+    const schemas = { ...others.components.schemas, ...components.schemas }
+    return { ...rest, paths: { ...others.paths, ...paths }, components: { ...components, schemas } }
+  }
+  const hearOthers = async () => {
+    if (describeOthers) others = await describeOthers()
+  }
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -193,8 +220,13 @@ async function describe(app: FastifyInstance, { title, description, version, key
     transform: jsonSchemaTransform,
     transformObject: jsonSchemaTransformObject,
   })
-  await app.register(swaggerUi, { routePrefix: '/docs' })
-  app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger())
+  await app.register(swaggerUi, {
+    routePrefix: '/docs',
+    uiHooks: { preHandler: hearOthers },
+    transformSpecification: whole,
+    transformSpecificationClone: false,
+  })
+  app.get('/openapi.json', { schema: { hide: true }, preHandler: hearOthers }, async () => whole(app.swagger()))
 }
 
 function collectMethods(app: FastifyInstance): Map<string, Set<string>> {

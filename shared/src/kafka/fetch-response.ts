@@ -8,7 +8,9 @@ const require = createRequire(import.meta.url)
 const crc32C = require('kafkajs/src/protocol/recordBatch/crc32C') as (bytes: Buffer) => number
 
 /** A record as it was read; key and value are views into the response. `offset` is decimal text. */
-export type FetchedRecord = { key: Buffer | null; value: Buffer | null; offset: string }
+export type FetchedRecord = { key: Buffer | null; value: Buffer | null; offset: string; details?: RecordDetails }
+/** What is decoded only where it is asked for. */
+export type RecordDetails = { timestampMs: number; headers: Map<string, Buffer> }
 export type FetchedPartition = {
   topic: string
   partition: number
@@ -36,9 +38,10 @@ const CRC_END = 21 // what follows is what it is of
 const COMPRESSION = 0x07
 const TRANSACTIONAL = 0x10
 const CONTROL = 0x20
+const LOG_APPEND_TIME = 0x08
 
 /** @param version 4 to 11 of the protocol */
-export function decodeFetchResponse(bytes: Buffer, version: number): FetchResponse {
+export function decodeFetchResponse(bytes: Buffer, version: number, detailed = false): FetchResponse {
   let at = 0
   const int32 = () => {
     at += 4
@@ -72,7 +75,7 @@ export function decodeFetchResponse(bytes: Buffer, version: number): FetchRespon
       for (let count = int32(); count > 0; count--) aborted.push({ producerId: int64(), firstOffset: int64() })
       if (version >= 11) int32() // preferred replica
       const length = Math.max(int32(), 0)
-      const records = decodeRecords(bytes.subarray(at, at + length), aborted)
+      const records = decodeRecords(bytes.subarray(at, at + length), aborted, detailed)
       at += length
       response.partitions.push({ topic, partition, errorCode, logStart, end, ...records })
     }
@@ -84,6 +87,7 @@ export function decodeFetchResponse(bytes: Buffer, version: number): FetchRespon
 export function decodeRecords(
   bytes: Buffer,
   aborted: Aborted[] = [],
+  detailed = false,
 ): { records: FetchedRecord[]; next: number | null; unreadable: string[] } {
   const records: FetchedRecord[] = []
   const unreadable: string[] = []
@@ -101,7 +105,7 @@ export function decodeRecords(
       if (!isOfFormat2) throw new Error(`message format ${batch[16]}`)
       if (crc32C(batch.subarray(CRC_END)) !== batch.readUInt32BE(CRC_AT))
         throw new Error('a checksum that does not fit')
-      if (transactions.isVisible(batch)) decodeBatch(batch, base, records)
+      if (transactions.isVisible(batch)) decodeBatch(batch, base, records, detailed)
     } catch (error) {
       records.length = count
       records.push({ key: null, value: batch, offset: String(next - 1) }) // so that it is behind us once it is stored
@@ -163,7 +167,7 @@ function field(bytes: Buffer, end: number): Buffer | null {
   return bytes.subarray(from, at)
 }
 
-function decodeBatch(batch: Buffer, base: number, into: FetchedRecord[]): void {
+function decodeBatch(batch: Buffer, base: number, into: FetchedRecord[], detailed: boolean): void {
   const codec = batch.readInt16BE(21) & COMPRESSION
   const count = batch.readInt32BE(57)
   const body = batch.subarray(BATCH_HEADER_BYTES)
@@ -174,11 +178,37 @@ function decodeBatch(batch: Buffer, base: number, into: FetchedRecord[]): void {
     const end = at + length
     if (length < 0 || end > bytes.length) throw new Error('a record ends beyond its batch')
     at++ // attributes
-    skipVarLong(bytes) // timestamp
+    const timeAt = at
+    skipVarLong(bytes)
     const offset = base + varInt(bytes)
     const key = field(bytes, end)
     const value = field(bytes, end)
-    into.push({ key, value, offset: String(offset) })
+    const record: FetchedRecord = { key, value, offset: String(offset) }
+    if (detailed) record.details = { timestampMs: timestampOf(batch, bytes, timeAt), headers: headersOf(bytes, end) }
+    into.push(record)
     at = end // behind the headers
   }
+}
+
+/** In milliseconds. @param from where the record has its difference to the batch's */
+function timestampOf(batch: Buffer, bytes: Buffer, from: number): number {
+  if (batch.readInt16BE(21) & LOG_APPEND_TIME) return Number(batch.readBigInt64BE(35))
+  let value = 0
+  for (let offset = from, scale = 1; ; offset++, scale *= 128) {
+    const byte = bytes[offset] as number // the number was skipped before: it ends
+    value += (byte & 0x7f) * scale
+    if (byte < 0x80) break
+  }
+  return Number(batch.readBigInt64BE(27)) + (value % 2 === 0 ? value / 2 : -(value + 1) / 2)
+}
+
+/** Of equal names the last counts. */
+function headersOf(bytes: Buffer, end: number): Map<string, Buffer> {
+  const headers = new Map<string, Buffer>()
+  for (let count = varInt(bytes); count > 0; count--) {
+    const name = field(bytes, end)
+    const value = field(bytes, end)
+    if (name && value) headers.set(name.toString(), value)
+  }
+  return headers
 }

@@ -2,7 +2,7 @@
 import { type KafkaConnections, throttleOf } from './connections.js'
 import { decodeFetchResponse, type FetchedPartition, type FetchResponse } from './fetch-response.js'
 
-export type { FetchedPartition, FetchedRecord, FetchResponse } from './fetch-response.js'
+export type { FetchedPartition, FetchedRecord, FetchResponse, RecordDetails } from './fetch-response.js'
 
 const OLDEST_VERSION = 4 // the first with record batches of format 2 (Kafka 0.11)
 const MAX_RESPONSE_BYTES = 10_000_000
@@ -16,13 +16,15 @@ export type FetchOptions = {
   maxWaitMs: number
   /** Of each partition; a larger first batch still comes. */
   maxBytes: number
+  /** Whether records come with their timestamps and headers. */
+  detailed?: boolean
 }
 
 /** @throws when there is no answer, or one to something else; errors of single partitions are in the response */
 export function fetchRecords(
   connections: KafkaConnections,
   leader: number,
-  { topic, partitions, maxWaitMs, maxBytes }: FetchOptions,
+  { topic, partitions, maxWaitMs, maxBytes, detailed = false }: FetchOptions,
 ): Promise<FetchResponse> {
   const args = {
     maxWaitTime: maxWaitMs,
@@ -36,7 +38,7 @@ export function fetchRecords(
     const version = made.request.apiVersion
     if (version < OLDEST_VERSION) throw new Error('Kafka 0.11 or newer is needed')
     const decode = async (bytes: Buffer) => {
-      const response = decodeFetchResponse(bytes, version)
+      const response = decodeFetchResponse(bytes, version, detailed)
       const isAsked = (found: FetchedPartition) =>
         found.topic === topic && partitions.some(({ partition }) => partition === found.partition)
       if (!response.partitions.every(isAsked)) throw new Error('the answer is about partitions that were not asked for')

@@ -3,6 +3,7 @@
 // need not rebalance when a broker goes.
 import kafkajs from 'kafkajs'
 import { errorOf, type KafkaConnections, type KafkaError } from './connections.js'
+import type { Reached } from './topic-state.js'
 
 const { MemberMetadata, MemberAssignment } = kafkajs.AssignerProtocol
 const PROTOCOL = 'RoundRobinAssigner' // kafkajs's own, so that members of an earlier version can be in the same group
@@ -222,6 +223,21 @@ export function createGroupMember(connections: KafkaConnections, options: GroupO
       memberId = ''
     },
   }
+}
+
+/** What the group has committed of some partitions of a topic; our commits carry the topic's id as metadata. */
+export async function committedOf(
+  member: Pick<GroupMember, 'committed'>,
+  topic: string,
+  partitions: number[],
+): Promise<Map<number, Reached>> {
+  const found =
+    partitions.length === 0 ? [] : await member.committed(partitions.map((partition) => ({ topic, partition })))
+  return new Map(
+    found.flatMap(({ partition, offset, metadata }) =>
+      offset === null ? [] : [[partition, { offset, topicId: metadata || null }]],
+    ),
+  )
 }
 
 function throwIf(code: number): void {

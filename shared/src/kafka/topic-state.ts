@@ -1,4 +1,5 @@
-// What the cluster says of a topic at this moment: which topic it is, who leads its partitions, where they begin and end.
+// What the cluster says of a topic at this moment: which topic it is, who leads its partitions, where they begin and end;
+// and what that means for whoever read it before.
 import { createRequire } from 'node:module'
 import { errorOf, type KafkaConnections, type KafkaError, type PartitionMetadata } from './connections.js'
 
@@ -12,6 +13,7 @@ const LATEST = '-1'
 
 /** `id` is another one when the topic is created again under its name; null where the broker does not tell it. */
 export type TopicState = { id: string | null; partitions: PartitionMetadata[] | KafkaError }
+export type Topic = TopicState & { partitions: PartitionMetadata[] }
 /** The offsets of the first record that is kept and of the next one that comes. */
 export type Bounds = { low: number; high: number }
 
@@ -23,19 +25,57 @@ export async function lookAtTopic(connections: KafkaConnections, topic: string):
   return { id: partitions instanceof Error ? null : await requestTopicId(connections, topic), partitions }
 }
 
+/** @throws when Kafka is away, or the topic is missing or may not be seen */
+export async function findTopic(connections: KafkaConnections, topic: string): Promise<Topic> {
+  const { id, partitions } = await lookAtTopic(connections, topic)
+  if (partitions instanceof Error) throw partitions
+  return { id, partitions }
+}
+
+export const isMissing = (error: unknown): boolean => (error as KafkaError).type === 'UNKNOWN_TOPIC_OR_PARTITION'
+
+export const leadersOf = ({ partitions }: Topic): Map<number, number | null> =>
+  new Map(partitions.map(({ partition, leader }) => [partition, leader]))
+
+/** The partitions that each broker leads. */
+export function partitionsByLeader({ partitions }: Topic): Map<number, number[]> {
+  const byLeader = new Map<number, number[]>()
+  for (const { partition, leader } of partitions)
+    if (leader !== null) byLeader.set(leader, [...(byLeader.get(leader) ?? []), partition])
+  return byLeader
+}
+
+/** Where the partitions begin and end whose broker says so. */
+export async function boundsOfTopic(
+  connections: KafkaConnections,
+  topic: string,
+  state: Topic,
+): Promise<Map<number, Bounds>> {
+  const bounds = new Map<number, Bounds>()
+  const asked = [...partitionsByLeader(state)].map(async ([leader, partitions]) => {
+    const found = await boundsOf(connections, leader, topic, partitions)
+    for (const [partition, bound] of found) if (!(bound instanceof Error)) bounds.set(partition, bound)
+  })
+  await Promise.allSettled(asked)
+  return bounds
+}
+
 type Listed = { partition: number; errorCode: number; offset: string; timestamp: string }
 
-/** @param timestamps for each partition */
+/** The first offset at or after a time in milliseconds, -1 where there is none; or that of EARLIEST or LATEST. */
 async function listOffsets(
   connections: KafkaConnections,
   leader: number,
   topic: string,
-  timestamps: [number, string][],
-) {
+  timestamps: [partition: number, timestamp: string][],
+): Promise<Map<number, Listed>> {
   const topics = [{ topic, partitions: timestamps.map(([partition, timestamp]) => ({ partition, timestamp })) }]
   const response = await connections.ask<{ responses: { partitions: Listed[] }[] }>(leader, 'ListOffsets', { topics })
   return new Map(response.responses.flatMap((one) => one.partitions.map((listed) => [listed.partition, listed])))
 }
+
+const at = (partitions: number[], timestamp: string) =>
+  partitions.map((partition): [number, string] => [partition, timestamp])
 
 /**
  * The first record of each partition that is not older than a time (Unix, in milliseconds); null where there is none, or
@@ -59,6 +99,26 @@ export async function firstSince(
 }
 
 /**
+ * The first offset at or after a time, of the partitions whose broker says so; null where no record is that late.
+ * @param timeMs Unix time in milliseconds
+ */
+export async function offsetsAt(
+  connections: KafkaConnections,
+  topic: string,
+  state: Topic,
+  timeMs: number,
+): Promise<Map<number, number | null>> {
+  const offsets = new Map<number, number | null>()
+  const asked = [...partitionsByLeader(state)].map(async ([leader, partitions]) => {
+    const found = await listOffsets(connections, leader, topic, at(partitions, String(timeMs)))
+    for (const { partition, errorCode, offset } of found.values())
+      if (errorCode === 0) offsets.set(partition, Number(offset) < 0 ? null : Number(offset))
+  })
+  await Promise.allSettled(asked)
+  return offsets
+}
+
+/**
  * Where partitions begin and end, asked of the broker that leads them; those that it refuses to tell carry the error.
  * @throws when the broker does not answer
  */
@@ -68,13 +128,7 @@ export async function boundsOf(
   topic: string,
   partitions: number[],
 ): Promise<Map<number, Bounds | KafkaError>> {
-  const list = (timestamp: string) =>
-    listOffsets(
-      connections,
-      leader,
-      topic,
-      partitions.map((partition) => [partition, timestamp]),
-    )
+  const list = (timestamp: string) => listOffsets(connections, leader, topic, at(partitions, timestamp))
   const [lows, highs] = [await list(EARLIEST), await list(LATEST)]
   const bounds = new Map<number, Bounds | KafkaError>()
   for (const partition of partitions) {
@@ -84,6 +138,39 @@ export async function boundsOf(
     bounds.set(partition, error ?? { low: Number(low.offset), high: Number(high.offset) })
   }
   return bounds
+}
+
+/** The offset that was reached in a partition, of which topic; `topicId` is null where nothing tells. */
+export type Reached = { offset: number; topicId: string | null }
+/** Where to begin reading, and how many records before that are gone for ever. */
+export type Start = {
+  offset: number
+  skipped: number
+  reason: 'first' | 'resumed' | 'removed' | 'recreated' | 'shorter'
+}
+
+/**
+ * Where reading begins, given what was read or committed before. A topic that was created again under its name begins
+ * at its beginning, whatever the offset says.
+ * @param before null where nothing was read or committed
+ */
+export function startOf(before: Reached | null, topicId: string | null, { low, high }: Bounds): Start {
+  if (before === null) return { offset: low, skipped: 0, reason: 'first' }
+  const isOther = before.topicId !== null && topicId !== null && before.topicId !== topicId
+  if (isOther) return { offset: low, skipped: 0, reason: 'recreated' }
+  if (before.offset > high) return { offset: low, skipped: 0, reason: 'shorter' }
+  if (before.offset < low) return { offset: low, skipped: low - before.offset, reason: 'removed' }
+  return { offset: before.offset, skipped: 0, reason: 'resumed' }
+}
+
+/** Messages of each partition that are not stored; removed ones do not count. */
+export function lagsOf(bounds: Map<number, Bounds>, committed: Map<number, Reached>, topicId: string | null) {
+  return new Map(
+    [...bounds].map(([partition, bound]) => [
+      partition,
+      bound.high - startOf(committed.get(partition) ?? null, topicId, bound).offset,
+    ]),
+  )
 }
 
 // Metadata of version 10 tells a topic's id; kafkajs knows versions up to 6, so that its bytes are written and read here

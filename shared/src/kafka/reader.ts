@@ -1,15 +1,13 @@
-// Reads the assigned partitions into their lanes, from each broker that leads some of them, as long as the lanes have
-// room. What one partition or broker cannot give holds up no other.
-import { backoffMs } from '@iot/shared/backoff'
-import { describe } from '@iot/shared/errors'
-import { errorOf, type KafkaConnections } from '@iot/shared/kafka/connections'
-import { type FetchedPartition, type FetchedRecord, fetchRecords } from '@iot/shared/kafka/fetch'
-import { boundsOf } from '@iot/shared/kafka/topic-state'
-import type { Problems } from '@iot/shared/problems'
-import { createSignal } from '@iot/shared/signal'
+// Reads partitions of a topic into lanes, from each broker that leads some of them, as long as the lanes have room. What
+// one partition or broker cannot give holds up no other. It is given where to begin, and belongs to no group.
 import type { Logger } from 'pino'
-import { type Committed, countSkipped, startOf } from './lag.js'
-import type { Lane } from './lane.js'
+import { backoffMs } from '../backoff.js'
+import { describe } from '../errors.js'
+import type { Problems } from '../problems.js'
+import { createSignal } from '../signal.js'
+import { errorOf, type KafkaConnections } from './connections.js'
+import { type FetchedPartition, type FetchedRecord, fetchRecords } from './fetch.js'
+import { boundsOf, type Reached, startOf } from './topic-state.js'
 
 const WAIT_MS = 500 // for a first record
 const SHORT_WAIT_MS = 20 // while a lane is full, which is to be read from as soon as it has room
@@ -29,14 +27,24 @@ export type Reader = {
   stop(): void
 }
 
+/** What takes the records of a partition. */
+export type ReaderLane = { readonly isFull: boolean; push(records: FetchedRecord[]): void }
+
 export type ReaderParts = {
   connections: KafkaConnections
   topic: string
   topicId: string | null
-  lanes: ReadonlyMap<number, Lane>
-  /** What the group has committed. */
-  committed: Map<number, Committed>
+  lanes: ReadonlyMap<number, ReaderLane>
+  /** Where to begin; a partition that is not in it begins at its beginning. */
+  from: ReadonlyMap<number, Reached>
+  /** The least time between two fetches from a broker; 0 by default. */
+  spacingMs?: number
   problems: Problems
+  /**
+   * Called when positions are others than reading led to: how many messages Kafka had removed before they were read; 0
+   * where the topic was created again or cut.
+   */
+  onMoved(removed: number): void
   /** Called when it is likely that the cluster has changed. */
   onStale(): void
   onFatal(error: unknown): void
@@ -44,10 +52,10 @@ export type ReaderParts = {
 }
 
 export function createReader(parts: ReaderParts): Reader {
-  const { connections, topic, topicId, lanes, committed, problems, onStale, onFatal, logger } = parts
+  const { connections, topic, topicId, lanes, from, spacingMs = 0, problems, onMoved, onStale, onFatal, logger } = parts
   const positions = new Map<number, number | null>([...lanes.keys()].map((partition) => [partition, null]))
   /** Where each partition was read up to, for when it must be located again. */
-  const before = new Map<number, Committed>(committed)
+  const before = new Map<number, Reached>(from)
   const leaders = new Map<number, number | null>()
   const doubts = new Map<number, { position: number; looks: number }>()
   const followed = new Set<number>()
@@ -89,10 +97,10 @@ export function createReader(parts: ReaderParts): Reader {
   const report = (removed: { partition: number; messages: number }[], restarted: number[]) => {
     if (restarted.length > 0)
       logger.warn({ topic, partitions: restarted }, 'the topic was created again or cut; reading it from its beginning')
-    if (removed.length === 0) return
     const messages = removed.reduce((sum, one) => sum + one.messages, 0)
-    countSkipped(messages)
-    logger.warn({ topic, messages, removed }, 'Kafka removed messages before they were stored')
+    if (removed.length + restarted.length > 0) onMoved(messages)
+    if (removed.length === 0) return
+    logger.warn({ topic, messages, removed }, 'Kafka removed messages before they were read')
   }
 
   /** The records from the position on. */
@@ -129,8 +137,7 @@ export function createReader(parts: ReaderParts): Reader {
     }
     problems.clear(`partition ${partition}`)
     if (isDoubtful(found, position)) return
-    if (unreadable.length > 0)
-      logger.warn({ topic, partition, errors: unreadable }, 'a batch cannot be read: dead-lettered')
+    if (unreadable.length > 0) logger.warn({ topic, partition, errors: unreadable }, 'a batch cannot be read')
     if (next === null) return
     positions.set(partition, Math.max(next, position))
     lane.push(fromPosition(records, position))
@@ -146,6 +153,7 @@ export function createReader(parts: ReaderParts): Reader {
         continue
       }
       let response: Awaited<ReturnType<typeof fetchRecords>>
+      const startedMs = performance.now()
       try {
         await locate(node, led)
         const wanted = ledBy(node).flatMap((partition) => {
@@ -175,7 +183,8 @@ export function createReader(parts: ReaderParts): Reader {
       if (over) return
       for (const partition of response.partitions) take(partition)
       isThrottled = response.throttleMs > 0
-      if (isThrottled) await stopped.wait(response.throttleMs)
+      const waitMs = Math.max(response.throttleMs, startedMs + spacingMs - performance.now())
+      if (waitMs > 0) await stopped.wait(waitMs)
     }
   }
 

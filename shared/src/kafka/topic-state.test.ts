@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { lagsOf, startOf } from './lag.js'
+import { lagsOf, startOf } from './topic-state.js'
 
 const bounds = { low: 100, high: 200 }
 
