@@ -9,13 +9,23 @@ import { eventually } from './platform.js'
 
 const KEY = 'a-full-key-0123456789'
 
+const READ_KEY = 'a-read-key-0123456789'
+const SITE_KEY = 'a-site-key-0123456789'
+const readerKeys = { API_KEY: KEY, API_READ_KEY: `${READ_KEY}, ${SITE_KEY}:site-a-` }
+
 const fixture = usePlatform({
-  start: ({ up }) => up({ bridge: { API_KEY: KEY }, reader: { API_KEY: KEY } }),
+  start: ({ up }) => up({ bridge: { API_KEY: KEY }, reader: readerKeys }),
 })
 let device: MqttClient
 beforeAll(async () => {
   device = await fixture.platform.device()
 })
+
+const startReader = async () => {
+  const { bridge, reader } = fixture.platform
+  await reader.start({ BRIDGE_URLS: bridge.url, ...readerKeys })
+  await reader.ready()
+}
 
 const call = async (path: string, headers: Record<string, string> = {}) => {
   const reply = await fetch(fixture.platform.reader.url + path, {
@@ -183,6 +193,8 @@ test('all devices that are known: filtered, counted, page by page, and as lines'
   const online = platform.id('states-online')
   await device.publishAsync(`${platform.prefix}/${online}/hello`, '', { qos: 1 })
   const mine = `prefix=states-&contains=${run}`
+  await platform.reader.stop()
+  await startReader() // the first thing it does is to look for devices
   await eventually(async () => (await json(`/states?${mine}`)).matched === 301, 'all of them are known')
 
   const found: string[] = []
@@ -213,7 +225,6 @@ test('all devices that are known: filtered, counted, page by page, and as lines'
   const csv = (await call(`/states?${mine}&fields=n`, { accept: 'text/csv' })).text.split('\r\n')
   expect(csv.slice(0, 2)).toEqual(['device_id,timestamp,n', `${ids[0]},${now},1.10`])
   await redis.del(...ids.map(lastStateKey))
-  await eventually(async () => (await matched('')) === 1, 'those that have no state any more are forgotten')
 })
 
 const open = async (path: string): Promise<IncomingMessage> => {
@@ -309,4 +320,47 @@ test("the bridge's calls have the same answers here, and the description has the
     '/states',
   ])
   expect(Object.keys(components.schemas)).toEqual(expect.arrayContaining(['Command', 'Error', 'State']))
+})
+
+test('a read key reads, one with a prefix reads of its own devices alone, and keys are in no log', async () => {
+  const { platform } = fixture
+  const { redis, run, reader } = platform
+  const [mine, other] = [platform.id('site-a'), platform.id('site-b')]
+  for (const id of [mine, other]) {
+    await device.publishAsync(`${platform.prefix}/${id}/hello`, '', { qos: 1 })
+    await publish(id, '1')
+    await stored(id)
+  }
+  await eventually(async () => (await json(`/states?contains=${run}&online=true&prefix=site-`)).matched === 2, 'known')
+  const as = async (key: string, path: string, init: RequestInit = {}) => {
+    const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json' }
+    const reply = await fetch(reader.url + path, { ...init, headers })
+    return { status: reply.status, text: await reply.text() }
+  }
+  const command = { method: 'POST', body: '{"command":"x"}' }
+  const own = [
+    `/devices/${mine}`,
+    `/devices/${mine}/state`,
+    `/devices/${mine}/history`,
+    `/devices/${mine}/series/fields`,
+  ]
+  const lists = [`/states?contains=${run}`, `/states?contains=${run}&format=csv`, '/devices', '/devices?details=true']
+  for (const path of [...own, ...lists, `/devices/${other}/state`]) {
+    const { status, text } = await as(READ_KEY, path)
+    expect([status, text.includes(mine) || text === '[]'], path).toEqual([200, !path.includes(other)])
+  }
+  for (const path of [...own, ...lists]) {
+    const { status, text } = await as(SITE_KEY, path)
+    expect([status, text.includes(other)], path).toEqual([200, false])
+  }
+  for (const what of ['', '/state', '/history', '/series?fields=t', '/nothing'])
+    expect((await as(SITE_KEY, `/devices/${other}${what}`)).status, what).toBe(what === '/nothing' ? 404 : 403)
+  expect(JSON.parse((await as(SITE_KEY, `/states?contains=${run}`)).text)).toMatchObject({ matched: 1, next: null })
+  for (const key of [READ_KEY, SITE_KEY]) {
+    const { status, text } = await as(key, `/devices/${mine}/command`, command)
+    expect([status, JSON.parse(text).code]).toEqual([403, 'FORBIDDEN'])
+  }
+  const said = reader.log() + (await reader.metrics())
+  for (const key of [KEY, READ_KEY, SITE_KEY]) expect(said).not.toContain(key)
+  await redis.del(...[mine, other].map(lastStateKey))
 })

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { setPriority } from 'node:os'
 import { loadConfig } from '@iot/shared/config'
-import { checkApiAccess } from '@iot/shared/http/config'
+import { apiOptions, checkApiAccess } from '@iot/shared/http/config'
 import { createHttpServer } from '@iot/shared/http/server'
 import { runService } from '@iot/shared/lifecycle'
 import { redisAccess } from '@iot/shared/redis-config'
@@ -32,7 +32,8 @@ runService(
     setPriority(PRIORITY)
     for (const warning of readerWarnings(config)) logger.warn(warning)
     const redis = createRedisReader({ url: config.REDIS_URL, access: redisAccess(config) }, logger)
-    const presence = createPresence(config.BRIDGE_URLS, config.API_KEY?.[0], logger)
+    const [key] = config.API_KEY ?? []
+    const presence = createPresence(config.BRIDGE_URLS, key, logger)
     const longReads = createLongReads(redis)
     const index = createDeviceIndex(redis, {
       maxDevices: config.MAX_KNOWN_DEVICES,
@@ -46,11 +47,8 @@ runService(
         title: 'IoT ingestion platform',
         description: 'Devices and their readings, and commands to devices.',
         version,
-        keys: config.API_KEY ?? [],
         host: config.READER_HOST,
-        allowedHosts: config.API_ALLOWED_HOSTS ?? [],
-        callsPerSecond: config.API_RATE_LIMIT,
-        trustProxy: config.API_TRUST_PROXY,
+        ...apiOptions(config),
         describeOthers: createBridgeDescription(config.BRIDGE_URLS),
       },
       [
@@ -58,7 +56,7 @@ runService(
         historyCalls({ longReads }),
         seriesCalls({ longReads }),
         statesCalls({ index, presence, longReads, position: async () => null }),
-        forwardedCalls({ urls: config.BRIDGE_URLS, presence }),
+        forwardedCalls({ urls: config.BRIDGE_URLS, key, presence }),
       ],
       { redis: redis.check, bridge: presence.check },
       logger,
