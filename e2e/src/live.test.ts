@@ -360,6 +360,21 @@ test('there are as many streams as are allowed, and one that ends makes room', a
   for (const client of clients) await client.ended // it does not wait for them
 })
 
+test('a key with a prefix gets the devices that begin so, and no others', async () => {
+  const key = 'a-key-of-sixteen'
+  await restart({ API_READ_KEY: `${key}:own-` })
+  await expect(live()).rejects.toThrow(/^401/)
+  const headers = { authorization: `Bearer ${key}` }
+  const client = await live('', { headers })
+  await opened(client)
+  const ids = [platform.id('other'), `own-${platform.run}`]
+  await send(ids.map((id) => ({ id, payload: '1' })))
+  await eventually(() => client.updates().length > 0, 'an update')
+  expect(client.updates().map(({ text }) => text)).toEqual([recordOf(`own-${platform.run}`, '1')])
+  for (const query of [`device=${ids[0]}`, 'flow=true']) await expect(live(query, { headers })).rejects.toThrow(/^403/)
+  expect((await fetch(`${platform.reader.url}/dead-letters`, { headers })).status).toBe(403)
+})
+
 test('what retention removed is a gap with its exact count; nonsense is refused', async () => {
   const topic = `${platform.topic}-gaps`
   await createTopic(admin, { topic, numPartitions: 2 })
