@@ -261,6 +261,7 @@ test('who stops reading is parked, later closed, and comes back exactly; others 
 
   const isClosed = async () => (await metric('iot_live_closed_total{reason="stalled"}')) === 1
   await eventually(isClosed, 'the one that takes nothing is closed', 90_000)
+  expect(healthy.lastId).toMatch(/^~/) // a heartbeat's: nothing else has come for a while
   stalled.resume()
   expect(await stalled.ended).toBe('cut')
   expect(stalled.updates().length).toBeLessThan(300)
