@@ -7,6 +7,7 @@ const LONGEST = [
   'security',
   'outage',
   'links',
+  'live',
   'group-cluster',
   'group',
   'topics-consumer',

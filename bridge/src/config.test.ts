@@ -34,6 +34,15 @@ test('keys stand one a line or with commas, and only those that can be shown', (
   for (const [API_KEY, words] of wrong) expect(linesOf({ API_KEY })).toEqual([`API_KEY: ${words}`])
 })
 
+test('read keys stand with the prefix that they are good for, or without', () => {
+  expect(load({ API_READ_KEY: `${KEYS[0]}:site-a:1-, ${KEYS[1]}` }).API_READ_KEY).toEqual([
+    { key: KEYS[0], prefix: 'site-a:1-' },
+    { key: KEYS[1], prefix: '' },
+  ])
+  expect(linesOf({ API_READ_KEY: `${KEYS[0]}:a,${KEYS[0]}:b` })).toEqual(['API_READ_KEY: each key must stand once'])
+  expect(linesOf({ API_READ_KEY: 'short:site-a-long-enough' })).toHaveLength(1)
+})
+
 test.each([
   ['false', false],
   ['true', true],

@@ -1,7 +1,7 @@
 // The bridge: MQTT in, Kafka out, REST beside it. Wiring only.
 import { readFileSync } from 'node:fs'
 import { given, loadConfig } from '@iot/shared/config'
-import { checkApiAccess } from '@iot/shared/http/config'
+import { apiOptions, checkApiAccess } from '@iot/shared/http/config'
 import { createHttpServer } from '@iot/shared/http/server'
 import { createKafka, kafkaOptions } from '@iot/shared/kafka/client'
 import { createConnections } from '@iot/shared/kafka/connections'
@@ -106,11 +106,8 @@ runService(
         title: 'IoT ingestion platform',
         description: 'Who is online, and commands to devices.',
         version,
-        keys: config.API_KEY ?? [],
         host: config.API_HOST,
-        allowedHosts: config.API_ALLOWED_HOSTS ?? [],
-        callsPerSecond: config.API_RATE_LIMIT,
-        trustProxy: config.API_TRUST_PROXY,
+        ...apiOptions(config),
         open: [home(config.READER_URL)],
       },
       [

@@ -160,6 +160,7 @@ test('the description names every route, answer and error', async () => {
     '202',
     '400',
     '401',
+    '403',
     '404',
     '409',
     '413',

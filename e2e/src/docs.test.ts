@@ -58,7 +58,7 @@ test('the compose file gives each service its variables, with the same defaults'
   ] as const) {
     const given = [...within(service).matchAll(/^ {6}([A-Z_]+): (.*)$/gm)]
     const secretFiles = Object.keys(own)
-      .filter((name) => /(PASSWORD|API_KEY)$/.test(name))
+      .filter((name) => /(PASSWORD|API_KEY|READ_KEY)$/.test(name))
       .map((name) => `${name}_FILE`)
     expect(given.map(([, name]) => name).sort(), service).toEqual([...Object.keys(own), ...secretFiles].sort())
     for (const [, name = '', value = ''] of given) {

@@ -190,6 +190,7 @@ test('every=: the newest of each device, and a cut between them loses none', asy
   const query = `every=300ms&${ids.map((id) => `device=${id}`).join('&')}`
   const client = await live(query)
   const { position } = await opened(client)
+  const openedMs = performance.now()
   for (let round = 0; round < 30; round++) {
     await send(ids.map((id) => ({ id, payload: String(round) })))
     await pause(10)
@@ -197,7 +198,8 @@ test('every=: the newest of each device, and a cut between them loses none', asy
   const wanted = ids.map((id) => recordOf(id, '29'))
   const hasAll = (texts: string[]) => wanted.every((text) => texts.includes(text))
   await eventually(() => hasAll(client.updates().map(({ text }) => text)), 'the newest of each')
-  expect(client.updates().length).toBeLessThan(60)
+  const flushes = (performance.now() - openedMs) / 300 + 1
+  expect(client.updates().length).toBeLessThanOrEqual(3 * flushes)
   for (const { id = '', text } of client.updates()) expect(id, text).toMatch(/^\d+:\d+~/)
   // one that is cut within a flush gets what it has not got
   const seen = new Map<string, string>()
@@ -259,6 +261,7 @@ test('who stops reading is parked, later closed, and comes back exactly; others 
 
   const isClosed = async () => (await metric('iot_live_closed_total{reason="stalled"}')) === 1
   await eventually(isClosed, 'the one that takes nothing is closed', 90_000)
+  expect(healthy.lastId).toMatch(/^~/) // a heartbeat's: nothing else has come for a while
   stalled.resume()
   expect(await stalled.ended).toBe('cut')
   expect(stalled.updates().length).toBeLessThan(300)
@@ -308,15 +311,17 @@ test('the flow has rates and lags; what does not answer is named, and its figure
     }
   })()
   await eventually(async () => ((await json('/flow')) as Flow).bridges[0]?.received_per_second, 'a rate')
-  const flow = (await json('/flow')) as Flow
-  expect(flow).toMatchObject({ kafka: { ready: true }, unknown: [] })
-  expect(flow.kafka.partitions).toHaveLength(6)
   const rates = async () => (await json('/flow')) as Flow
+  await eventually(async () => (await rates()).unknown.length === 0, 'all is known')
+  expect((await rates()).kafka).toMatchObject({ ready: true })
   await eventually(async () => ((await rates()).consumers[0]?.stored_per_second ?? 0) > 0, 'what is stored')
   platform.consumer.signal('SIGSTOP')
   await eventually(async () => ((await rates()).kafka.lag ?? 0) > 10, 'what waits')
-  await eventually(async () => (await rates()).consumers[0]?.stored_per_second === null, 'what is not known')
-  expect((await rates()).unknown).toEqual([expect.stringContaining(platform.consumer.url)])
+  await eventually(async () => {
+    const { consumers, unknown, kafka } = await rates()
+    const isNamed = unknown.length === 1 && unknown[0]?.startsWith(platform.consumer.url)
+    return isNamed && consumers[0]?.stored_per_second === null && kafka.partitions?.length === 6
+  }, 'what is not known')
   platform.consumer.signal('SIGCONT')
   isOver = true
   await writing
@@ -358,6 +363,21 @@ test('there are as many streams as are allowed, and one that ends makes room', a
   await eventually(() => of('10.0.0.1'), 'there is room again')
   expect(await platform.reader.stop()).toBe(0)
   for (const client of clients) await client.ended // it does not wait for them
+})
+
+test('a key with a prefix gets the devices that begin so, and no others', async () => {
+  const key = 'a-key-of-sixteen'
+  await restart({ API_READ_KEY: `${key}:own-` })
+  await expect(live()).rejects.toThrow(/^401/)
+  const headers = { authorization: `Bearer ${key}` }
+  const client = await live('', { headers })
+  await opened(client)
+  const ids = [platform.id('other'), `own-${platform.run}`]
+  await send(ids.map((id) => ({ id, payload: '1' })))
+  await eventually(() => client.updates().length > 0, 'an update')
+  expect(client.updates().map(({ text }) => text)).toEqual([recordOf(`own-${platform.run}`, '1')])
+  for (const query of [`device=${ids[0]}`, 'flow=true']) await expect(live(query, { headers })).rejects.toThrow(/^403/)
+  expect((await fetch(`${platform.reader.url}/dead-letters`, { headers })).status).toBe(403)
 })
 
 test('what retention removed is a gap with its exact count; nonsense is refused', async () => {

@@ -3,19 +3,30 @@ import { once } from 'node:events'
 import { get as httpGet, type IncomingMessage } from 'node:http'
 import { historyKey, lastStateKey } from '@iot/shared/contract'
 import type { MqttClient } from 'mqtt'
-import { beforeAll, expect, test } from 'vitest'
+import { beforeAll, expect, inject, test } from 'vitest'
 import { usePlatform } from './fixture.js'
 import { eventually } from './platform.js'
+import { createProxy } from './proxy.js'
 
 const KEY = 'a-full-key-0123456789'
 
+const READ_KEY = 'a-read-key-0123456789'
+const SITE_KEY = 'a-site-key-0123456789'
+const readerKeys = { API_KEY: KEY, API_READ_KEY: `${READ_KEY}, ${SITE_KEY}:site-a-` }
+
 const fixture = usePlatform({
-  start: ({ up }) => up({ bridge: { API_KEY: KEY }, reader: { API_KEY: KEY } }),
+  start: ({ up }) => up({ bridge: { API_KEY: KEY }, reader: readerKeys }),
 })
 let device: MqttClient
 beforeAll(async () => {
   device = await fixture.platform.device()
 })
+
+const startReader = async (env: NodeJS.ProcessEnv = {}) => {
+  const { bridge, reader } = fixture.platform
+  await reader.start({ BRIDGE_URLS: bridge.url, ...readerKeys, ...env })
+  await reader.ready()
+}
 
 const call = async (path: string, headers: Record<string, string> = {}) => {
   const reply = await fetch(fixture.platform.reader.url + path, {
@@ -183,6 +194,8 @@ test('all devices that are known: filtered, counted, page by page, and as lines'
   const online = platform.id('states-online')
   await device.publishAsync(`${platform.prefix}/${online}/hello`, '', { qos: 1 })
   const mine = `prefix=states-&contains=${run}`
+  await platform.reader.stop()
+  await startReader() // the first thing it does is to look for devices
   await eventually(async () => (await json(`/states?${mine}`)).matched === 301, 'all of them are known')
 
   const found: string[] = []
@@ -213,8 +226,16 @@ test('all devices that are known: filtered, counted, page by page, and as lines'
   const csv = (await call(`/states?${mine}&fields=n`, { accept: 'text/csv' })).text.split('\r\n')
   expect(csv.slice(0, 2)).toEqual(['device_id,timestamp,n', `${ids[0]},${now},1.10`])
   await redis.del(...ids.map(lastStateKey))
-  await eventually(async () => (await matched('')) === 1, 'those that have no state any more are forgotten')
 })
+
+/** A history of 10 KB a second: more of it than sockets hold, from 1,000 on. */
+const fill = async (id: string, count: number) => {
+  const member = (second: number) => `{"device_id":"${id}","payload":"${'x'.repeat(10_000)}","timestamp":${second}}`
+  for (let start = 0; start < count; start += 100) {
+    const seconds = Array.from({ length: 100 }, (_, index) => start + index)
+    await fixture.platform.redis.zadd(historyKey(id), ...seconds.flatMap((second) => [second, member(second)]))
+  }
+}
 
 const open = async (path: string): Promise<IncomingMessage> => {
   const request = httpGet(fixture.platform.reader.url + path, { headers: { authorization: `Bearer ${KEY}` } })
@@ -225,17 +246,10 @@ const open = async (path: string): Promise<IncomingMessage> => {
 test('an export is whole or visibly torn; those who do not read are bounded, and leave no trace', async () => {
   const { redis, id: named, reader } = fixture.platform
   const id = named('export')
-  const filler = 'x'.repeat(10_000)
-  for (let second = 0; second < 3000; second += 100) {
-    const entries = Array.from({ length: 100 }, (_, index) => [
-      second + index,
-      `{"device_id":"${id}","payload":"${filler}","timestamp":${second + index}}`,
-    ])
-    await redis.zadd(historyKey(id), ...(entries.flat() as [number, string]))
-  }
+  await fill(id, 2000)
   const path = `/devices/${id}/history?format=ndjson`
   const lines = (await call(path)).text.trimEnd().split('\n')
-  expect(lines.map((line) => JSON.parse(line).timestamp)).toEqual(Array.from({ length: 3000 }, (_, second) => second))
+  expect(lines.map((line) => JSON.parse(line).timestamp)).toEqual(Array.from({ length: 2000 }, (_, second) => second))
 
   const idle: IncomingMessage[] = []
   while (idle.length < 36) idle.push(await open(path))
@@ -309,4 +323,115 @@ test("the bridge's calls have the same answers here, and the description has the
     '/states',
   ])
   expect(Object.keys(components.schemas)).toEqual(expect.arrayContaining(['Command', 'Error', 'State']))
+})
+
+test('a read key reads, one with a prefix reads of its own devices alone, and keys are in no log', async () => {
+  const { platform } = fixture
+  const { redis, run, reader } = platform
+  const [mine, other] = [platform.id('site-a'), platform.id('site-b')]
+  for (const id of [mine, other]) {
+    await device.publishAsync(`${platform.prefix}/${id}/hello`, '', { qos: 1 })
+    await publish(id, '1')
+    await stored(id)
+  }
+  await eventually(async () => (await json(`/states?contains=${run}&online=true&prefix=site-`)).matched === 2, 'known')
+  const as = async (key: string, path: string, init: RequestInit = {}) => {
+    const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json' }
+    const reply = await fetch(reader.url + path, { ...init, headers })
+    return { status: reply.status, text: await reply.text() }
+  }
+  const command = { method: 'POST', body: '{"command":"x"}' }
+  const own = [
+    `/devices/${mine}`,
+    `/devices/${mine}/state`,
+    `/devices/${mine}/history`,
+    `/devices/${mine}/series/fields`,
+  ]
+  const lists = [`/states?contains=${run}`, `/states?contains=${run}&format=csv`, '/devices', '/devices?details=true']
+  for (const path of [...own, ...lists, `/devices/${other}/state`]) {
+    const { status, text } = await as(READ_KEY, path)
+    expect([status, text.includes(mine) || text === '[]'], path).toEqual([200, !path.includes(other)])
+  }
+  for (const path of [...own, ...lists]) {
+    const { status, text } = await as(SITE_KEY, path)
+    expect([status, text.includes(other)], path).toEqual([200, false])
+  }
+  for (const what of ['', '/state', '/history', '/series?fields=t', '/nothing'])
+    expect((await as(SITE_KEY, `/devices/${other}${what}`)).status, what).toBe(what === '/nothing' ? 404 : 403)
+  expect(JSON.parse((await as(SITE_KEY, `/states?contains=${run}`)).text)).toMatchObject({ matched: 1, next: null })
+  for (const key of [READ_KEY, SITE_KEY]) {
+    const { status, text } = await as(key, `/devices/${mine}/command`, command)
+    expect([status, JSON.parse(text).code]).toEqual([403, 'FORBIDDEN'])
+  }
+  const said = reader.log() + (await reader.metrics())
+  for (const key of [KEY, READ_KEY, SITE_KEY]) expect(said).not.toContain(key)
+  await redis.del(...[mine, other].map(lastStateKey))
+})
+
+test('a part that is away is said within 6 s, and everything else goes on', async () => {
+  const { platform } = fixture
+  const { redis, reader, bridge } = platform
+  const [redisProxy, bridgeProxy] = [
+    await createProxy(inject('redisPort')),
+    await createProxy(Number(new URL(bridge.url).port)),
+  ]
+  const proxies = { redis: redisProxy, bridge: bridgeProxy }
+  const id = platform.id('parts')
+  const got: string[] = []
+  device.on('message', (_topic, payload) => got.push(JSON.parse(String(payload)).command))
+  await device.subscribeAsync(`${platform.prefix}/${id}/commands`, { qos: 1 })
+  const hello = () => device.publishAsync(`${platform.prefix}/${id}/hello`, '', { qos: 1 })
+  await publish(id, '1')
+  await fill(id, 1000)
+  await reader.stop()
+  await startReader({
+    REDIS_URL: `redis://127.0.0.1:${redisProxy.port}`,
+    BRIDGE_URLS: `http://127.0.0.1:${bridgeProxy.port}`,
+  })
+  const command = async (name: string) => {
+    const headers = { authorization: `Bearer ${KEY}`, 'content-type': 'application/json' }
+    const init = { method: 'POST', headers, body: `{"command":"${name}"}` }
+    const reply = await fetch(`${reader.url}/devices/${id}/command`, init)
+    return [reply.status, ((await reply.json()) as { code?: string }).code]
+  }
+  const state = async () => {
+    const { status, text } = await call(`/devices/${id}/state`)
+    return [status, JSON.parse(text).code ?? JSON.parse(text).online]
+  }
+  const devices = async () => (await call('/devices')).status
+  const notReady = async () => Object.keys((await json('/health/ready')).not_ready ?? {})
+  const away = (part: keyof typeof proxies) => {
+    for (const direction of ['up', 'down'] as const) proxies[part].stall(direction)
+    const since = performance.now()
+    return () => performance.now() - since
+  }
+  await hello()
+  await eventually(async () => String(await state()) === '200,true', 'all is well')
+
+  const torn = await open(`/devices/${id}/history?format=ndjson`)
+  let waited = away('redis')
+  const tornEnd = expect(once(torn.resume(), 'end')).rejects.toThrow(/aborted/)
+  expect(['504,REDIS_TIMEOUT', '503,REDIS_UNAVAILABLE']).toContain(String(await state()))
+  expect(await state()).toEqual([503, 'REDIS_UNAVAILABLE'])
+  expect(await notReady()).toEqual(['redis'])
+  expect(waited()).toBeLessThan(15_000) // 6 s, on a machine that has time
+  await tornEnd
+  expect(await devices()).toBe(200)
+  redisProxy.heal()
+  await eventually(async () => (await state())[0] === 200, 'Redis is back')
+
+  waited = away('bridge')
+  expect(await Promise.all([command('lost'), devices()])).toEqual([[503, 'BRIDGE_UNREACHABLE'], 503])
+  await eventually(async () => String(await notReady()) === 'bridge', 'it is said')
+  expect(await state()).toEqual([200, null])
+  expect(waited()).toBeLessThan(15_000) // 6 s, on a machine that has time
+  bridgeProxy.heal()
+  await eventually(async () => (await notReady()).length === 0, 'the bridge is back')
+  await hello()
+  await eventually(async () => String(await state()) === '200,true', 'all is well again')
+  expect(await command('heard')).toEqual([202, undefined])
+  await eventually(() => got.length > 0, 'a command')
+  expect(got).toEqual(['heard'])
+  for (const proxy of Object.values(proxies)) await proxy.close()
+  await redis.del(historyKey(id))
 })

@@ -3,6 +3,7 @@ import type { Cluster } from '@iot/stack/cluster'
 import { kafkaTool } from '@iot/stack/kafka'
 import { AclOperationTypes, AclPermissionTypes, AclResourceTypes, type Admin, ResourcePatternTypes } from 'kafkajs'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { listen } from './live-client.js'
 import { createPlatform, eventually, type Platform } from './platform.js'
 import { startServers } from './servers.js'
 
@@ -25,7 +26,7 @@ beforeAll(async () => {
     redis: cluster.redis.port,
     mqtt: cluster.mosquitto.port,
   })
-  await platform.up()
+  await platform.up({ reader: {} })
   admin = platform.kafka.admin()
   await admin.connect()
 })
@@ -77,14 +78,28 @@ test(
   120_000,
 )
 
-test('frozen while nothing is published', async () => {
+test('frozen while nothing is published: seen all the same; the live feed says so, and goes on where it was', async () => {
+  const { bridge, reader } = platform
+  const id = platform.id('frozen')
+  const feed = await listen(`${reader.url}/live?device=${id}`)
+  const told = () => feed.events.filter(({ event }) => event !== 'open').map(({ text }) => text)
+  const device = await platform.device()
   await cluster.kafka.signal('SIGSTOP')
   try {
     await eventually(async () => (await problem()) !== undefined, 'not ready', SEEN_MS)
+    await eventually(() => told().length === 1, 'the feed says so', SEEN_MS)
+    await expect(listen(`${reader.url}/live`)).rejects.toThrow(/^503.*KAFKA_UNAVAILABLE/)
+    expect(await (await fetch(`${reader.url}/health/ready`)).text()).toContain('"kafka"')
+    device.publish(`${platform.prefix}/${id}/data`, '1', { qos: 1 })
   } finally {
     await cluster.kafka.signal('SIGCONT')
   }
-  await platform.bridge.ready(SEEN_MS)
+  await bridge.ready(SEEN_MS)
+  await device.publishAsync(`${platform.prefix}/${id}/data`, '2', { qos: 1 })
+  await eventually(() => feed.updates().length === 2 && told().length === 4, 'it goes on', SEEN_MS)
+  expect(feed.updates().map(({ data }) => (data as { payload: number }).payload)).toEqual([1, 2])
+  expect(told().filter((text) => text.includes('kafka'))).toEqual(['{"kafka":"away"}', '{"kafka":"back"}'])
+  feed.cut()
 }, 60_000)
 
 test('an ACL refuses', () => {

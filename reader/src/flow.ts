@@ -46,7 +46,7 @@ type Look = {
 
 /** A metric over all its labels; null where there is none. */
 export function metricIn(text: string | null, name: string): number | null {
-  const values = [...(text ?? '').matchAll(new RegExp(`^${name}(?:\\{[^}]*\\})? (\\S+)$`, 'gm'))].map(([, one]) =>
+  const values = [...(text ?? '').matchAll(new RegExp(`^${name}(?:\\{.*\\})? (\\S+)$`, 'gm'))].map(([, one]) =>
     Number(one),
   )
   return values.length === 0 ? null : values.reduce((sum, one) => sum + one, 0)

@@ -4,7 +4,7 @@ import { setPriority } from 'node:os'
 import { defaultGroupId } from '@iot/shared/common-config'
 import { loadConfig } from '@iot/shared/config'
 import { deadLetterTopic } from '@iot/shared/contract'
-import { checkApiAccess } from '@iot/shared/http/config'
+import { apiOptions, checkApiAccess } from '@iot/shared/http/config'
 import { createHttpServer } from '@iot/shared/http/server'
 import { kafkaOptions } from '@iot/shared/kafka/client'
 import { createConnections } from '@iot/shared/kafka/connections'
@@ -42,7 +42,8 @@ runService(
     setPriority(PRIORITY)
     for (const warning of readerWarnings(config)) logger.warn(warning)
     const redis = createRedisReader({ url: config.REDIS_URL, access: redisAccess(config) }, logger)
-    const presence = createPresence(config.BRIDGE_URLS, config.API_KEY?.[0], logger)
+    const [key] = config.API_KEY ?? []
+    const presence = createPresence(config.BRIDGE_URLS, key, logger)
     const longReads = createLongReads(redis)
     const index = createDeviceIndex(redis, {
       maxDevices: config.MAX_LISTED_DEVICES,
@@ -71,7 +72,7 @@ runService(
     const flow = createFlow({
       bridges: config.BRIDGE_URLS,
       consumers: config.CONSUMER_URLS,
-      key: config.API_KEY?.[0],
+      key,
       locate: live.locate,
       stored,
       letters,
@@ -82,11 +83,8 @@ runService(
         title: 'IoT ingestion platform',
         description: 'Devices and their readings, and commands to devices.',
         version,
-        keys: config.API_KEY ?? [],
         host: config.READER_HOST,
-        allowedHosts: config.API_ALLOWED_HOSTS ?? [],
-        callsPerSecond: config.API_RATE_LIMIT,
-        trustProxy: config.API_TRUST_PROXY,
+        ...apiOptions(config),
         describeOthers: createBridgeDescription(config.BRIDGE_URLS),
       },
       [
@@ -96,7 +94,7 @@ runService(
         statesCalls({ index, presence, longReads, position: live.position }),
         liveCalls({ feed: live.feed }),
         flowCalls({ flow, letters }),
-        forwardedCalls({ urls: config.BRIDGE_URLS, presence }),
+        forwardedCalls({ urls: config.BRIDGE_URLS, key, presence }),
       ],
       { redis: redis.check, bridge: presence.check, kafka: live.check },
       logger,

@@ -29,6 +29,7 @@ async function build(outcomes: (CommandOutcome | Promise<CommandOutcome>)[] = []
       description: 'd',
       version: '1',
       keys,
+      readKeys: [],
       host: '127.0.0.1',
       allowedHosts: [],
       callsPerSecond: 1_000_000,

@@ -168,7 +168,9 @@ export const commandCalls =
         const key = headers['idempotency-key']
         const run = () => deliver(deviceId, text, query.ttl ?? defaultTtlMs, query.wait)
         const occupy = query.wait === undefined ? whileSending : whileWaiting
-        const answer = await occupy(() => (key === undefined ? run() : once(caller, key, `${deviceId}\n${text}`, run)))
+        const answer = await occupy(() =>
+          key === undefined ? run() : once(caller.name, key, `${deviceId}\n${text}`, run),
+        )
         if (answer === null) throw KEY_REUSED
         return sendJson(reply.status(answer.statusCode as 200), answer.json())
       },

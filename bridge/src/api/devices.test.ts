@@ -1,3 +1,4 @@
+import { ANYBODY } from '@iot/shared/http/access'
 import { fastify } from 'fastify'
 import { serializerCompiler, validatorCompiler } from 'fastify-type-provider-zod'
 import { pino } from 'pino'
@@ -5,11 +6,16 @@ import { expect, test, vi } from 'vitest'
 import { createPresence } from '../presence.js'
 import { deviceCalls } from './devices.js'
 
+const WAIT = { timeout: 20_000 } // a list may be nine times as old as making it took
+
 async function build(count: number) {
   const app = fastify()
   app.setValidatorCompiler(validatorCompiler)
   app.setSerializerCompiler(serializerCompiler)
   const presence = createPresence({ timeoutSeconds: 60, maxDevices: 300_000 }, pino({ level: 'silent' }))
+  app.addHook('onRequest', async (request) => {
+    request.caller = { ...ANYBODY, prefix: String(request.headers.prefix ?? '') }
+  })
   await app.register(deviceCalls(presence))
   for (let index = 0; index < count; index++) presence.seen(`device-${index}`)
   return { app, presence }
@@ -56,10 +62,17 @@ test('one device', async () => {
 test('all who are online, then who came and went since', async () => {
   const { app, presence } = await build(1000)
   const get = async (query: string) => (await app.inject(`/presence${query}`)).json()
-  await vi.waitFor(async () => expect((await get('')).all).toHaveLength(1000))
+  await vi.waitFor(async () => expect((await get('')).all).toHaveLength(1000), WAIT)
   const { version } = await get('')
   presence.seen('one more')
   const changes = { version: expect.any(String), online: ['one more'], offline: [] }
-  await vi.waitFor(async () => expect(await get(`?since=${version}`)).toEqual(changes))
-  await vi.waitFor(async () => expect((await get('?since=1')).all).toHaveLength(1001))
+  await vi.waitFor(async () => expect(await get(`?since=${version}`)).toEqual(changes), WAIT)
+  await vi.waitFor(async () => expect((await get('?since=1')).all).toHaveLength(1001), WAIT)
+})
+
+test('a key with a prefix lists its own devices', async () => {
+  const { app } = await build(2000)
+  await vi.waitFor(async () => expect((await app.inject('/devices')).json()).toHaveLength(2000), WAIT)
+  const { body } = await app.inject({ url: '/devices', headers: { prefix: 'device-17' } })
+  expect(JSON.parse(body)).toHaveLength(111)
 })

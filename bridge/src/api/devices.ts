@@ -25,7 +25,8 @@ export const deviceCalls =
       const last_seen = presence.lastSeen(deviceId)
       return { device_id: deviceId, online: last_seen !== null, last_seen }
     }
-    const idsOf = keepPieces((deviceId) => JSON.stringify(deviceId))
+    const idsOf: PieceOf = (ids, from) => members(ids, from, (deviceId) => JSON.stringify(deviceId))
+    const allIdsOf = keepPieces(idsOf)
     const detailsOf = (ids: readonly string[], from: number) =>
       members(ids, from, (deviceId) => JSON.stringify(describe(deviceId)))
 
@@ -37,12 +38,15 @@ export const deviceCalls =
           querystring: z.object({ details: z.enum(['true', 'false']).optional() }),
           response: { 200: z.union([z.array(z.string()), z.array(deviceSchema)]), ...errors(400) },
         },
+        config: { keepsToPrefix: true },
       },
-      async ({ query }, reply) => {
-        const pieceOf = query.details === 'true' ? detailsOf : idsOf
-        const ids = presence.list()
+      async ({ query, caller: { prefix } }, reply) => {
+        const isAll = prefix === ''
+        const list = isAll ? presence.list : () => presence.list().filter((deviceId) => deviceId.startsWith(prefix))
+        const pieceOf = query.details === 'true' ? detailsOf : isAll ? allIdsOf : idsOf
+        const ids = list()
         if (ids.length <= PIECE_DEVICES) return sendJson(reply, `[${pieceOf(ids, 0)}]`)
-        return sendJson(reply, Readable.from(pieces(presence.list, pieceOf), { highWaterMark: 1 }))
+        return sendJson(reply, Readable.from(pieces(list, pieceOf), { highWaterMark: 1 }))
       },
     )
 
@@ -67,7 +71,7 @@ export const deviceCalls =
         if (changes) return changes
         // who comes or goes while it is sent is among the changes since this version
         const head = `{"version":${JSON.stringify(presence.version())},"all":`
-        return sendJson(reply, Readable.from(pieces(presence.list, idsOf, head, '}'), { highWaterMark: 1 }))
+        return sendJson(reply, Readable.from(pieces(presence.list, allIdsOf, head, '}'), { highWaterMark: 1 }))
       },
     )
 
@@ -93,16 +97,16 @@ const members = (ids: readonly string[], from: number, text: (deviceId: string) 
   ids.slice(from, pieceEnd(from)).map(text).join(',')
 
 /** Makes each whole piece once as long as the list stays the same: it is often asked for. */
-function keepPieces(text: (deviceId: string) => string): PieceOf {
+function keepPieces(pieceOf: PieceOf): PieceOf {
   let listed: readonly string[] = []
   let kept: string[] = []
   return (ids, from) => {
-    if (from % PIECE_DEVICES !== 0) return members(ids, from, text)
+    if (from % PIECE_DEVICES !== 0) return pieceOf(ids, from)
     if (listed !== ids) {
       listed = ids
       kept = []
     }
-    kept[from / PIECE_DEVICES] ??= members(ids, from, text)
+    kept[from / PIECE_DEVICES] ??= pieceOf(ids, from)
     return kept[from / PIECE_DEVICES] as string
   }
 }

@@ -23,6 +23,7 @@ const NO_WORD = new Problem(
 const FORWARDED = ['/devices', '/devices/{deviceId}', '/devices/{deviceId}/command', '/commands/{commandId}']
 
 type Answer = { status: number; headers: IncomingMessage['headers']; text: string }
+type Listed = string | Described
 type Described = { device_id: string; online: boolean; last_seen: number | null }
 
 /** Returns a function that describes these calls in a bridge's own words, as far as one has answered. */
@@ -42,14 +43,22 @@ export function createBridgeDescription([url]: readonly string[]): () => Promise
 }
 
 export const forwardedCalls =
-  ({ urls, presence }: { urls: readonly string[]; presence: Presence }): FastifyPluginAsync =>
+  ({
+    urls,
+    key,
+    presence,
+  }: {
+    urls: readonly string[]
+    key: string | undefined
+    presence: Presence
+  }): FastifyPluginAsync =>
   async (app) => {
-    const headersOf = ({ headers, ip }: FastifyRequest) => ({
-      ...Object.fromEntries(
-        REQUEST_HEADERS.map((name) => [name, headers[name]]).filter(([, value]) => value !== undefined),
-      ),
-      'x-forwarded-for': ip,
-    })
+    const headersOf = ({ headers, ip, caller }: FastifyRequest) => {
+      const passed = REQUEST_HEADERS.filter((name) => headers[name] !== undefined).map((name) => [name, headers[name]])
+      // a read key may be one that the bridges do not know
+      const own = caller.mayWrite || key === undefined ? {} : { authorization: `Bearer ${key}` }
+      return { ...Object.fromEntries(passed), ...own, 'x-forwarded-for': ip }
+    }
 
     const get = async (url: string, request: FastifyRequest): Promise<Answer> => {
       const asked = { path: request.raw.url ?? '/', headers: headersOf(request), timeoutMs: TIMEOUT_MS }
@@ -67,19 +76,15 @@ export const forwardedCalls =
     }
 
     const schema = { hide: true } // the bridge describes them
-    app.get('/devices', { schema }, async (request, reply) => {
+    app.get('/devices', { schema, config: { keepsToPrefix: true } }, async (request, reply) => {
+      const { prefix } = request.caller
       const answers = await Promise.all(urls.map((url) => get(url, request)))
-      return pass(
-        reply,
-        joined(answers, (lists: (string | Described)[][]) => sorted(lists.flat())),
-      )
+      const ofPrefix = (lists: Listed[][]) => sorted(lists.flat()).filter((device) => idOf(device).startsWith(prefix))
+      return pass(reply, joined(answers, ofPrefix, answers.length > 1 || prefix !== ''))
     })
     app.get('/devices/:deviceId', { schema }, async (request, reply) => {
       const answers = await Promise.all(urls.map((url) => get(url, request)))
-      return pass(
-        reply,
-        joined(answers, (found: Described[]) => newest(found)),
-      )
+      return pass(reply, joined(answers, newest))
     })
     app.get('/commands/:commandId', { schema }, async (request, reply) =>
       pass(reply, await firstThatKnows(urls, (url) => get(url, request))),
@@ -120,17 +125,18 @@ function pass(reply: FastifyReply, { status, headers, text }: Answer) {
   return reply.code(status).send(text)
 }
 
-/** One answer as it is; of several the first that is none of 200, or what `join` makes of their bodies. */
-function joined<T>(answers: Answer[], join: (bodies: T[]) => unknown): Answer {
+/** The first answer that is none of 200; else the only one as it is, or what `join` makes of all their bodies. */
+function joined<T>(answers: Answer[], join: (bodies: T[]) => unknown, isChanged = answers.length > 1): Answer {
   const [first] = answers
   const other = answers.find(({ status }) => status !== 200)
-  if (answers.length === 1 || other) return (other ?? first) as Answer
+  if (other || !isChanged) return (other ?? first) as Answer
   return { ...(first as Answer), text: JSON.stringify(join(answers.map(({ text }) => JSON.parse(text) as T))) }
 }
 
-const idOf = (device: string | Described) => (typeof device === 'string' ? device : device.device_id)
-const sorted = (devices: (string | Described)[]) =>
-  [...new Map(devices.map((device) => [idOf(device), device])).entries()]
-    .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([, device]) => device)
+const idOf = (device: Listed) => (typeof device === 'string' ? device : device.device_id)
 const newest = (found: Described[]) => found.reduce((a, b) => ((b.last_seen ?? 0) > (a.last_seen ?? 0) ? b : a))
+/** Each device once, by id. */
+function sorted(devices: Listed[]): Listed[] {
+  const known = new Map(devices.map((device) => [idOf(device), device]))
+  return [...known].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, device]) => device)
+}

@@ -2,7 +2,7 @@
 import { isDeviceId } from '@iot/shared/contract'
 import { duration, invalidDevice } from '@iot/shared/http/calls'
 import { errors, Problem } from '@iot/shared/http/problem'
-import { clientOf } from '@iot/shared/http/server'
+import { clientOf, FORBIDDEN } from '@iot/shared/http/server'
 import { decodePosition } from '@iot/shared/positions'
 import type { FastifyPluginAsync } from 'fastify'
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
@@ -79,6 +79,7 @@ export const liveCalls =
       '/live',
       {
         exposeHeadRoute: false, // it would open a stream
+        config: { keepsToPrefix: true },
         schema: {
           summary: 'The live feed, which goes on exactly where it was cut',
           description:
@@ -103,13 +104,15 @@ export const liveCalls =
         const { device: devices, prefix = '', every = 0, presence, flow } = request.query
         for (const id of devices ?? [])
           if (!isDeviceId(id)) throw new Problem(400, invalidDevice.code, invalidDevice.message)
+        const own = request.caller.prefix
+        if (own !== '' && (flow === 'true' || devices?.some((id) => !id.startsWith(own)))) throw FORBIDDEN
         const only = devices && new Set(devices)
         const { 'last-event-id': last, accept } = request.headers as Record<string, string | undefined>
         const start = await feed.open({
           address: clientOf(request),
           from: fromOf(last || request.query.after || 'now', devices),
           format: request.query.format ?? formatOf(accept),
-          matches: (id) => (only === undefined || only.has(id)) && id.startsWith(prefix),
+          matches: (id) => (only === undefined || only.has(id)) && id.startsWith(prefix) && id.startsWith(own),
           devices,
           everyMs: every,
           presence: presence === 'true',

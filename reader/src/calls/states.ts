@@ -30,6 +30,7 @@ const querySchema = z.object({
   fields: fields.optional().describe('The columns of CSV, instead of the payload'),
   format,
 })
+type Query = z.output<typeof querySchema>
 const unreadableSchema = z.object({ device_id: z.string(), error: z.literal('NOT_READABLE') })
 const pageSchema = z
   .object({
@@ -74,8 +75,11 @@ export const statesCalls =
         ? JSON.stringify({ device_id: id, error: 'NOT_READABLE' })
         : stateText(id, state ?? NOTHING, presence.current(id))
 
+    /** Those that a key with this prefix may see. */
+    const ownIds = (prefix: string) => (prefix === '' ? index.ids() : index.ids().filter((id) => id.startsWith(prefix)))
+
     /** The ids that the filters let through. */
-    const matching = async (query: z.output<typeof querySchema>, all: readonly string[], read: RedisReader['read']) => {
+    const matching = async (query: Query, all: readonly string[], read: RedisReader['read']) => {
       const { prefix = '', contains = '', online, silent_for: silentMs } = query
       const found = all.filter(
         (id) =>
@@ -90,9 +94,9 @@ export const statesCalls =
       return found.filter(isSilent)
     }
 
-    async function* pageOf(query: z.output<typeof querySchema>, read: RedisReader['read']): AsyncGenerator<string> {
+    async function* pageOf(query: Query, own: string, read: RedisReader['read']): AsyncGenerator<string> {
       const position = await options.position()
-      const all = index.ids()
+      const all = ownIds(own)
       const matched = await matching(query, all, read)
       const { after, offset = 0, limit = LIMIT } = query
       const start = offset + (after === undefined ? 0 : lowerBound(matched, `${after}\0`))
@@ -107,8 +111,8 @@ export const statesCalls =
       yield `${head === ',' ? '' : head}],"next":${JSON.stringify(next)}}`
     }
 
-    async function* linesOf(query: z.output<typeof querySchema>, format: Format, read: RedisReader['read']) {
-      const matched = await matching(query, index.ids(), read)
+    async function* linesOf(query: Query, own: string, format: Format, read: RedisReader['read']) {
+      const matched = await matching(query, ownIds(own), read)
       const { after, offset = 0, limit = matched.length } = query
       const start = offset + (after === undefined ? 0 : lowerBound(matched, `${after}\0`))
       const csv = createCsv(query.fields)
@@ -137,12 +141,13 @@ export const statesCalls =
             ...errors(400, 406, 504),
           },
         },
+        config: { keepsToPrefix: true },
       },
       async (request, reply) => {
-        const { query } = request
+        const { query, caller } = request
         const format = wantedFormat(request)
         const items = await longReads.begin((read) =>
-          format === 'json' ? pageOf(query, read) : linesOf(query, format, read),
+          format === 'json' ? pageOf(query, caller.prefix, read) : linesOf(query, caller.prefix, format, read),
         )
         return sendPieces(reply, format, items)
       },

@@ -6,7 +6,7 @@ import { createFrame, type Frame } from './frames.js'
 
 /** A topic of more partitions has vectors too long for an id: whoever reads it has a vector of some of them. */
 export const MAX_WHOLE_PARTITIONS = 500
-const FRAME_BYTES = 200 // of a frame beside its bytes
+const FRAME_BYTES = 300 // of a frame beside its bytes, as measured
 const DROP_SHARE = 8 // so many frames go together
 
 export type Ring = {

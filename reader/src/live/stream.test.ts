@@ -117,7 +117,7 @@ test('cut at any byte, again and again, at readers that mix the partitions other
           Array.from({ length: end }, (_, offset) => `${partition}:${offset}`),
         )
     }),
-    { numRuns: 500 },
+    { numRuns: 200 },
   )
 })
 

@@ -8,7 +8,7 @@
 import { decodeMessage } from '@iot/shared/contract'
 import type { FetchedRecord } from '@iot/shared/kafka/fetch'
 import { decodePosition, encodeVector, type Offsets } from '@iot/shared/positions'
-import { createFrame, eventBytes, type Format, type Frame, heartbeatBytes, updateBytes } from './frames.js'
+import { createFrame, eventBytes, type Format, type Frame, heartbeatBytes, updateBytes, vectorAfter } from './frames.js'
 import type { Ring } from './ring.js'
 
 const CHUNK_BYTES = 65_536
@@ -69,7 +69,8 @@ export function createStream(options: StreamOptions, { ring, write, extras, onDo
   const { format, matches, isPartial, everyMs } = options
   let topic = ''
   let own: Map<number, number> | null = new Map() // null while on the path
-  let after = '' // then this is the vector, as text
+  let passed: Frame | null = null // then its vector is the one behind this frame, or, at the ring's end, this text
+  let reachedEnd = ''
   let generation = -1
   let at: number | null = null // the next frame's number in the ring; null while behind
   let left = options.count
@@ -84,7 +85,8 @@ export function createStream(options: StreamOptions, { ring, write, extras, onDo
   let isDone = false
   let writtenMs = 0
 
-  const vectorText = () => (own ? encodeVector({ topic, next: own }) : after)
+  const ofRing = () => (passed ? vectorAfter(passed) : reachedEnd)
+  const vectorText = () => (own ? encodeVector({ topic, next: own }) : ofRing())
   const nextOf = (partition: number) => own?.get(partition) ?? 0
   const concerns = (partition: number) => !isPartial || own?.has(partition) === true
 
@@ -121,9 +123,10 @@ export function createStream(options: StreamOptions, { ring, write, extras, onDo
     releasedMs = nowMs
   }
 
-  const add = (frame: Frame, nowMs: number) => {
+  /** @param after the client's vector behind it, where that is not the frame's */
+  const add = (frame: Frame, after: string | undefined, nowMs: number) => {
     if (everyMs === 0) {
-      append(updateBytes(frame, format, vectorText()), 1)
+      append(updateBytes(frame, format, after), 1)
       if (--left === 0) isDone = true
       if (isDone || chunkBytes >= CHUNK_BYTES) flush(nowMs)
       return
@@ -139,7 +142,7 @@ export function createStream(options: StreamOptions, { ring, write, extras, onDo
   }
 
   const fall = () => {
-    own ??= new Map(decodePosition(after)?.vector?.next)
+    own ??= new Map(decodePosition(ofRing())?.vector?.next)
     at = null
   }
 
@@ -151,12 +154,12 @@ export function createStream(options: StreamOptions, { ring, write, extras, onDo
 
   const takeOne = (frame: Frame, nowMs: number) => {
     const { partition, offset } = frame
-    if (own === null) after = frame.after
+    if (own === null) passed = frame
     else {
       if (!concerns(partition) || offset < nextOf(partition)) return
       own.set(partition, offset + 1)
     }
-    if (matches(frame.deviceId)) add(frame, nowMs)
+    if (matches(frame.deviceId)) add(frame, own ? vectorText() : undefined, nowMs)
   }
 
   /** At the end of the ring: all below its ends was taken or passed over. */
@@ -171,7 +174,8 @@ export function createStream(options: StreamOptions, { ring, write, extras, onDo
       if (isAhead || isPartial) return
     }
     own = null
-    after = ring.vector
+    passed = null
+    reachedEnd = ring.vector
   }
 
   const takeFromRing = (nowMs: number) => {
@@ -196,7 +200,7 @@ export function createStream(options: StreamOptions, { ring, write, extras, onDo
     },
     get vector() {
       if (own) return { topic, next: own }
-      return decodePosition(after)?.vector ?? { topic, next: new Map() }
+      return decodePosition(ofRing())?.vector ?? { topic, next: new Map() }
     },
     place(place) {
       if (held.size > 0) release(performance.now())
@@ -243,7 +247,7 @@ export function createStream(options: StreamOptions, { ring, write, extras, onDo
         own.set(partition, offset + 1)
         if (key === null || !matches(key.toString())) continue
         const message = decodeMessage(key, value)
-        if (message) add(createFrame(partition, offset, message, vectorText()), nowMs)
+        if (message) add(createFrame(partition, offset, message, vectorText()), undefined, nowMs)
       }
       own.set(partition, Math.max(next, nextOf(partition)))
       return !isFull && !isDone

@@ -25,7 +25,7 @@ export class Problem extends Error {
 
 /** The schemas of a call's errors, with those that every call may return. */
 export const errors = <Code extends number>(...codes: Code[]) =>
-  Object.fromEntries([...codes, 401, 421, 429, 500, 503].map((code) => [code, errorSchema])) as Record<
-    Code | 401 | 421 | 429 | 500 | 503,
+  Object.fromEntries([...codes, 401, 403, 421, 429, 500, 503].map((code) => [code, errorSchema])) as Record<
+    Code | 401 | 403 | 421 | 429 | 500 | 503,
     typeof errorSchema
   >

@@ -24,6 +24,7 @@ async function build(options: Partial<HttpOptions> = {}, log = pino({ level: 'si
     description: 'd',
     version: '1',
     keys: [],
+    readKeys: [],
     host: '127.0.0.1',
     allowedHosts: [],
     callsPerSecond: 1000,
@@ -33,7 +34,10 @@ async function build(options: Partial<HttpOptions> = {}, log = pino({ level: 'si
     { ...defaults, ...options },
     [
       async (calls) => {
-        calls.get('/call', async ({ caller }) => ({ caller }))
+        calls.get('/call', async ({ caller }) => ({ caller: caller.name }))
+        calls.get('/devices/:deviceId', async ({ params }) => params)
+        calls.post('/devices/:deviceId', async ({ params }) => params)
+        calls.get('/list', { config: { keepsToPrefix: true } }, async ({ caller }) => ({ prefix: caller.prefix }))
         calls.get('/stream', (_request, reply) => reply.send(new PassThrough()))
         calls.get('/slow', () => new Promise((resolve) => release.push(() => resolve({ done: true }))))
         calls.post('/echo', async ({ body }) => ({ length: (body as string).length }))
@@ -110,6 +114,29 @@ test('with keys any name will do, and each key is another caller', async () => {
   expect([first.statusCode, second.statusCode]).toEqual([200, 200])
   expect(first.json().caller).not.toBe(second.json().caller)
   expect(first.body + second.body).not.toContain('key')
+})
+
+test('a read key only reads, and only of the devices of its prefix', async () => {
+  const readKeys = [
+    { key: 'reads-everything', prefix: '' },
+    { key: 'reads-of-one-site', prefix: 'site-a-' },
+  ]
+  const { app } = await build({ readKeys })
+  const status = async (key: string | undefined, url: string, method: 'GET' | 'POST' = 'GET') => {
+    const headers = key === undefined ? {} : { authorization: `Bearer ${key}` }
+    return (await app.inject({ method, url, headers })).statusCode
+  }
+  const [all, site] = readKeys.map(({ key }) => key)
+  expect(await status(undefined, '/call')).toBe(401)
+  for (const url of ['/call', '/list', '/devices/x', '/devices/site-a-1']) expect(await status(all, url), url).toBe(200)
+  expect(await status(all, '/devices/x', 'POST')).toBe(403)
+  expect(await status(all, '/echo', 'POST')).toBe(403)
+  for (const url of ['/list', '/devices/site-a-1', '/devices/site%2Da-']) expect(await status(site, url), url).toBe(200)
+  for (const url of ['/call', '/devices/x', '/devices/site-a', '/devices/Site-a-1'])
+    expect(await status(site, url), url).toBe(403)
+  expect(await status(site, '/devices/site-a-1', 'POST')).toBe(403)
+  const { body } = await app.inject({ url: '/list', headers: { authorization: `Bearer ${site}` } })
+  expect(JSON.parse(body)).toEqual({ prefix: 'site-a-' })
 })
 
 test('only who may call learns why a part is not ready', async () => {

@@ -10,6 +10,7 @@ import {
   type FastifyInstance,
   type FastifyPluginAsync,
   type FastifyReply,
+  type FastifyRequest,
   fastify,
   LogController,
 } from 'fastify'
@@ -22,7 +23,7 @@ import {
 import type { Logger } from 'pino'
 import { addHealthRoutes, type Check, healthSchemas } from '../health.js'
 import { createLimitedLog } from '../log-limit.js'
-import { type AccessOptions, createAccess } from './access.js'
+import { type AccessOptions, ANYBODY, type Caller, createAccess } from './access.js'
 import { addLoad } from './load.js'
 import { Problem } from './problem.js'
 
@@ -37,16 +38,19 @@ const INVALID: Record<string, string> = {
   headers: 'INVALID_HEADER',
   body: 'INVALID_BODY',
 }
+export const FORBIDDEN = new Problem(403, 'FORBIDDEN', 'This key is not good for this call')
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE']
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Which key was shown: '' where no keys are set, and for calls that need none. */
-    caller: string
+    /** Who calls; anybody where no keys are set, and for calls that need none. */
+    caller: Caller
   }
   interface FastifyContextConfig {
     /** The code, and the words where the schema's do not say enough, for a part of the request that it refuses. */
     invalid?: Partial<Record<string, { code: string; message?: string }>>
+    /** Its answer holds only devices of the caller's prefix: it need not be refused to those who have one. */
+    keepsToPrefix?: boolean
     /**
      * For programs that watch the service: reached under any name, and limited apart from other calls, so that no
      * caller makes a healthy service look dead.
@@ -114,11 +118,12 @@ export async function createHttpServer(
   app.setValidatorCompiler(validatorCompiler)
   app.setSerializerCompiler(serializerCompiler)
   app.removeAllContentTypeParsers()
-  app.decorateRequest('caller', '')
+  app.decorateRequest('caller')
   answerErrors(app, logger)
   await app.register(helmet, { contentSecurityPolicy: { directives: { scriptSrc: ["'self'", "'unsafe-inline'"] } } })
   const limit = await addLimit(app, options.callsPerSecond)
   app.addHook('onRequest', async (request) => {
+    request.caller = ANYBODY
     if (!request.routeOptions.config.isForMonitoring) access.checkHost(request.headers)
     if (request.is404) throw new Problem(404, 'NOT_FOUND', 'There is no such call')
   })
@@ -138,11 +143,19 @@ export async function createHttpServer(
   await app.register(async (guarded) => {
     guarded.addHook('onRequest', async (request) => {
       request.caller = access.callerOf(request.headers)
+      if (!isAllowed(request)) throw FORBIDDEN
     })
     for (const plugin of calls) await guarded.register(plugin)
   })
   refuseOtherMethods(app, methods)
   return { app, stop: (withinMs) => stop(app, load.idle(withinMs * 0.6)) }
+}
+
+/** Whether a caller's key is good for a call, by what is asked alone: the answer tells nothing of what there is. */
+function isAllowed({ caller, method, params, routeOptions }: FastifyRequest): boolean {
+  const { deviceId } = (params ?? {}) as { deviceId?: string }
+  const isOfPrefix = deviceId === undefined ? routeOptions.config.keepsToPrefix : deviceId.startsWith(caller.prefix)
+  return (caller.mayWrite || method === 'GET' || method === 'HEAD') && (caller.prefix === '' || isOfPrefix === true)
 }
 
 async function stop(app: FastifyInstance, idle: Promise<void>): Promise<void> {
@@ -200,7 +213,7 @@ async function addLimit(app: FastifyInstance, callsPerSecond: number) {
 }
 
 async function describe(app: FastifyInstance, options: HttpOptions): Promise<void> {
-  const { title, description, version, keys, describeOthers } = options
+  const { title, description, version, keys, readKeys, describeOthers } = options
   let others: Description = { paths: {}, components: {} }
   const whole = (own: object) => {
     const { paths, components, ...rest } = own as Description
@@ -215,7 +228,7 @@ async function describe(app: FastifyInstance, options: HttpOptions): Promise<voi
       openapi: '3.1.0',
       info: { title, version, description },
       components: { securitySchemes: { key: { type: 'http', scheme: 'bearer' } } },
-      ...(keys.length > 0 ? { security: [{ key: [] }] } : {}),
+      ...(keys.length + readKeys.length > 0 ? { security: [{ key: [] }] } : {}),
     },
     transform: jsonSchemaTransform,
     transformObject: jsonSchemaTransformObject,

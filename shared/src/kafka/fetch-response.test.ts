@@ -48,6 +48,19 @@ test.each(responses)('what Java compressed with %s is read', (_codec, bytes) => 
   )
 })
 
+test('timestamps and headers come where they are asked for', () => {
+  for (const [, bytes] of responses) {
+    const records = decodeFetchResponse(bytes, 11, true).partitions[0]?.records ?? []
+    const times = records.map(({ details }) => details?.timestampMs ?? 0)
+    expect(times).toHaveLength(30)
+    expect(times).toEqual([...times].sort((a, b) => a - b))
+    const [first = 0] = times
+    expect(new Date(first).getUTCFullYear()).toBe(2026)
+    expect(records.every(({ details }) => details?.headers.size === 0)).toBe(true)
+  }
+  expect(decodeFetchResponse(responses[0]?.[1] as Buffer, 11).partitions[0]?.records[0]).not.toHaveProperty('details')
+})
+
 test('offsets are those of the log, also beyond 32 bits; a batch that is cut off waits for the next fetch', () => {
   const base = 2 ** 40
   const bytes = Buffer.concat([batchOf(['a', 'b'], base), batchOf(['c'], base + 2)])

@@ -2,7 +2,7 @@
 import { type KafkaConnections, throttleOf } from './connections.js'
 import { decodeFetchResponse, type FetchedPartition, type FetchResponse } from './fetch-response.js'
 
-export type { FetchedPartition, FetchedRecord, FetchResponse, RecordDetails } from './fetch-response.js'
+export type { FetchedPartition, FetchedRecord, FetchResponse } from './fetch-response.js'
 
 const OLDEST_VERSION = 4 // the first with record batches of format 2 (Kafka 0.11)
 const MAX_RESPONSE_BYTES = 10_000_000

@@ -12,24 +12,17 @@ const EARLIEST = '-2'
 const LATEST = '-1'
 
 /** `id` is another one when the topic is created again under its name; null where the broker does not tell it. */
-export type TopicState = { id: string | null; partitions: PartitionMetadata[] | KafkaError }
-export type Topic = TopicState & { partitions: PartitionMetadata[] }
+export type Topic = { id: string | null; partitions: PartitionMetadata[] }
 /** The offsets of the first record that is kept and of the next one that comes. */
 export type Bounds = { low: number; high: number }
 
-/** @throws when no broker answers */
-export async function lookAtTopic(connections: KafkaConnections, topic: string): Promise<TopicState> {
+/** @throws when Kafka is away, or the topic is missing or may not be seen */
+export async function findTopic(connections: KafkaConnections, topic: string): Promise<Topic> {
   const { topics } = await connections.metadata([topic])
   const partitions = topics.get(topic)
   if (!partitions) throw new Error(`Kafka says nothing of the topic ${topic}`)
-  return { id: partitions instanceof Error ? null : await requestTopicId(connections, topic), partitions }
-}
-
-/** @throws when Kafka is away, or the topic is missing or may not be seen */
-export async function findTopic(connections: KafkaConnections, topic: string): Promise<Topic> {
-  const { id, partitions } = await lookAtTopic(connections, topic)
   if (partitions instanceof Error) throw partitions
-  return { id, partitions }
+  return { id: await requestTopicId(connections, topic), partitions }
 }
 
 export const isMissing = (error: unknown): boolean => (error as KafkaError).type === 'UNKNOWN_TOPIC_OR_PARTITION'
