@@ -24,9 +24,11 @@ const hashOf = (member: string) => createHash('sha256').update(member).digest('h
 export const cursorText = (order: Order, { member, score, place }: Entry): string =>
   `${order[0]}${score}-${place}-${hashOf(member)}`
 
+export const CURSOR = /^([ad])(\d{1,12}(?:\.\d{1,20})?)-(\d{1,9})-([0-9a-f]{12})$/
+
 /** What `cursorText` gave; null for any other text. */
 export function readCursor(text: string): Cursor | null {
-  const [, letter, score, place, hash] = /^([ad])(\d{1,12}(?:\.\d{1,20})?)-(\d{1,9})-([0-9a-f]{12})$/.exec(text) ?? []
+  const [, letter, score, place, hash] = CURSOR.exec(text) ?? []
   if (score === undefined || hash === undefined) return null
   return { order: letter === 'a' ? 'asc' : 'desc', score, place: Number(place), hash }
 }
