@@ -11,6 +11,7 @@ const LONGEST = [
   'group',
   'topics-consumer',
   'sessions',
+  'reads',
   'standstill-consumer',
   'takeover',
   'bounds',

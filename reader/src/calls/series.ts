@@ -101,7 +101,7 @@ export const seriesCalls =
           querystring: z.object({
             ...range,
             fields: fields.describe('Names with dots for members of members: temperature,gps.speed'),
-            every: duration(31_536_000_000, '8760h').optional().describe('of a bucket; chosen where it is not given'),
+            every: duration(315_360_000_000, '87600h').optional().describe('of a bucket; chosen where it is not given'),
           }),
           response: { 200: seriesSchema, ...errors(400, 404, 504) },
         },

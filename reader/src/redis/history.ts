@@ -1,4 +1,5 @@
-// Histories, read in pages of a quarter of a megabyte and never by an offset into the whole set, which would shift at each trim.
+// Histories, read in pages of a quarter of a megabyte and never by an offset into the whole set, which would shift at each
+// trim.
 //
 // Within one score Redis sorts members by their bytes. A reader stands behind one member: what follows is the rest of its
 // score, then the scores behind it. Late arrivals come in front of that member or behind it, and a trim takes all of a
