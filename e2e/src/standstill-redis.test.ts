@@ -5,7 +5,7 @@ import { historyKey, lastStateKey, updatesChannel } from '@iot/shared/contract'
 import { kafkaOptions } from '@iot/shared/kafka/client'
 import { createConnections } from '@iot/shared/kafka/connections'
 import { bytesOf } from '@iot/shared/kafka/log-dirs'
-import { lookAtTopic } from '@iot/shared/kafka/topic-state'
+import { findTopic } from '@iot/shared/kafka/topic-state'
 import type { Cluster } from '@iot/stack/cluster'
 import { size } from '@iot/stack/sizing'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
@@ -182,8 +182,7 @@ test('what npm run size says is what a run takes, of Redis and of Kafka, within 
   )
   const connections = createConnections(options)
   const inTopic = async () => {
-    const { partitions } = await lookAtTopic(connections, platform.topic)
-    if (partitions instanceof Error) throw partitions
+    const { partitions } = await findTopic(connections, platform.topic)
     const [leader] = partitions.map((one) => one.leader)
     const found = await bytesOf(
       connections,
