@@ -67,7 +67,7 @@ async function fill(redis: Redis, devices: number, readings: number, bytes: numb
 async function cell(redis: Redis, readings: number, bytes: number, entries: number): Promise<MemoryRow> {
   await redis.config('SET', 'zset-max-listpack-entries', String(entries || 128))
   await redis.config('SET', 'zset-max-listpack-value', String(entries ? VALUE_BYTES : 64))
-  await redis.flushall()
+  await redis.flushall('SYNC')
   const devices = Math.ceil(READINGS / readings)
   const before = await usedBytes(redis)
   await fill(redis, devices, readings, bytes)
@@ -106,7 +106,7 @@ async function deviceRows(redis: Redis) {
   for (const bytes of PAYLOADS) {
     for (const value of [64, 1024]) {
       await redis.config('SET', 'hash-max-listpack-value', String(value))
-      await redis.flushall()
+      await redis.flushall('SYNC')
       const devices = Array.from({ length: 10_000 }, (_, device) => device)
       await pause(SETTLE_MS)
       const before = await usedBytes(redis)
@@ -129,7 +129,9 @@ async function deviceRows(redis: Redis) {
 }
 
 export async function memory({ redis }: Rig, say: (line: string) => void) {
-  const version = /^(?:valkey|redis)_version:(\S+)/m.exec(await redis.info('server'))?.[1]
+  const server = await redis.info('server')
+  const named = (name: string) => new RegExp(`^${name}_version:(\\S+)`, 'm').exec(server)?.[1]
+  const version = named('valkey') ?? named('redis')
   say(`Redis or Valkey ${version}`)
   const rows: MemoryRow[] = []
   for (const bytes of PAYLOADS)
