@@ -5,7 +5,7 @@ import { root } from '@iot/stack/prepare'
 import * as contenders from './contenders.js'
 import { type Program, pause, type Rig, residentMb, usage } from './rig.js'
 
-const DEVICES = 1000
+export const DEVICES = 1000
 const HELD_P99_MS = 1000
 const RSS_SAMPLES = 10
 const IDLE_SETTLE_MS = 15_000
@@ -37,7 +37,14 @@ type Seen = {
   lastQuarter: number
 }
 
-async function endToEnd(rig: Rig, rate: number, seconds: number, choose: typeof platform): Promise<Latency[]> {
+/** @param watch called with the pids when the load begins; what it returns is called at its end */
+export async function endToEnd(
+  rig: Rig,
+  rate: number,
+  seconds: number,
+  choose: typeof platform,
+  watch = (_pids: Record<string, number>) => () => {},
+): Promise<Latency[]> {
   const topic = await rig.createTopic()
   const target = { prefix: rig.name('devices'), topic, clientId: rig.name('bridge'), group: rig.name('group') }
   await rig.forgetRedis()
@@ -71,7 +78,11 @@ async function endToEnd(rig: Rig, rate: number, seconds: number, choose: typeof 
       },
       (seconds * 1000) / RSS_SAMPLES,
     )
-    const seen = (await told().finally(() => clearInterval(sampler))) as Seen
+    const unwatch = watch(pids)
+    const seen = (await told().finally(() => {
+      clearInterval(sampler)
+      unwatch()
+    })) as Seen
     const tookS = (performance.now() - startMs) / 1000
     const after = used()
     const cores = Object.fromEntries(
@@ -90,7 +101,7 @@ async function endToEnd(rig: Rig, rate: number, seconds: number, choose: typeof 
 }
 
 const named = (program: Program, name: string) => ({ ...program, name })
-const platform = (rig: Rig, target: contenders.Target): Program[] => [
+export const platform = (rig: Rig, target: contenders.Target): Program[] => [
   named(contenders.bridge(rig, target), 'platform bridge'),
   named(contenders.consumer(rig, target), 'platform consumer'),
 ]
@@ -127,9 +138,6 @@ export async function highestRate(rig: Rig, from: number, step: number, seconds:
   }
   return rows
 }
-
-/** Ten minutes at a steady rate: what grows with time shows. */
-export const soak = (rig: Rig, seconds: number) => endToEnd(rig, 2000, seconds, platform)
 
 /** The CPU that both services take while nothing happens, in percent of a core. */
 export async function idle(rig: Rig, seconds: number) {

@@ -1,13 +1,15 @@
 // npm run bench: the platform, its peers and its limits, measured side by side on real local servers.
 //   npm run bench [-- --only ingest,store-1k,store-100k] [--quick] [--runs 5]
+//   npm run soak [-- --minutes 30 --rate 5000 --retention 300s]
 import { parseArgs } from 'node:util'
 import { api } from './api.js'
 import * as contenders from './contenders.js'
-import { highestRate, idle, type Latency, latency, soak } from './latency.js'
+import { highestRate, idle, type Latency, latency } from './latency.js'
 import type { Backlog } from './load.js'
 import { memory } from './memory.js'
 import { chart, save, showRows, showRuns, summarize } from './report.js'
 import { createRig, type Rig } from './rig.js'
+import { soak } from './soak.js'
 import { growth, ingest, type Run, store, withBacklog } from './throughput.js'
 
 const say = (line: string) => void process.stderr.write(`${line}\n`)
@@ -16,6 +18,9 @@ const { values: flags } = parseArgs({
     only: { type: 'string' },
     quick: { type: 'boolean', default: false },
     runs: { type: 'string' },
+    minutes: { type: 'string', default: '10' },
+    rate: { type: 'string', default: '2000' },
+    retention: { type: 'string', default: '60s' },
   },
 })
 const runs = Number(flags.runs ?? (flags.quick ? 1 : 5))
@@ -43,6 +48,11 @@ const storing = (name: string, devices: number) => (rig: Rig) =>
     repeat(name, () => store(rig, topic, backlog(500_000, devices))),
   )
 
+const soaking = {
+  seconds: Number(flags.minutes) * 60,
+  rate: Number(flags.rate),
+  retentionSeconds: Number(flags.retention.replace(/s$/, '')),
+}
 const seconds = flags.quick ? 10 : 60
 /** A part measures, shows its table and answers what is to be kept. */
 const throughput = (name: string, measureAll: (rig: Rig) => Promise<Run[]>) => async (rig: Rig) => {
@@ -103,12 +113,19 @@ const PARTS: Record<string, (rig: Rig) => Promise<object>> = {
     showRows(found.devices)
     return found
   },
-  soak: table((rig) => soak(rig, seconds * 10)),
+  soak: async (rig) => {
+    const found = await soak(rig, soaking, say)
+    showRows(found.rows)
+    if (found.latency) showRows([found.latency])
+    return { ...soaking, ...found }
+  },
 }
 
 const wanted = flags.only?.split(',') ?? Object.keys(PARTS)
 const unknown = wanted.find((name) => !PARTS[name])
-if (unknown || !Number.isInteger(runs) || runs < 1) {
+const areNumbers = Object.values(soaking).every((value) => value > 0)
+if (!areNumbers) say('--minutes, --rate and --retention must be numbers, the last one of seconds')
+if (!areNumbers || unknown || !Number.isInteger(runs) || runs < 1) {
   say(
     unknown ? `--only takes ${Object.keys(PARTS).join(', ')}, not ${unknown}` : '--runs must be a whole number above 0',
   )
