@@ -37,6 +37,28 @@ export type Looker = {
   look(state: Topic, bounds: Map<number, Bounds>, committed: Map<number, Reached>): void
 }
 
+/** Ages in seconds of the records at these offsets, by halves. */
+async function agesOf(
+  connections: KafkaConnections,
+  topic: string,
+  leader: number,
+  nexts: Map<number, number>,
+  oldestMs: Map<number, number>,
+): Promise<Map<number, number>> {
+  const now = Date.now()
+  const range = new Map([...nexts.keys()].map((partition) => [partition, [oldestMs.get(partition) ?? now, now]]))
+  for (let step = 0; step < STEPS && range.size > 0; step++) {
+    const middles = new Map([...range].map(([partition, [from = now, to = now]]) => [partition, (from + to) / 2]))
+    for (const [partition, first] of await firstSince(connections, leader, topic, middles)) {
+      const [from = now, to = now] = range.get(partition) ?? []
+      const middle = (from + to) / 2
+      // the first one since then is behind the record, so the record is older
+      range.set(partition, first === null || first.offset > (nexts.get(partition) ?? 0) ? [from, middle] : [middle, to])
+    }
+  }
+  return new Map([...range].map(([partition, [from = now]]) => [partition, (now - from) / 1000]))
+}
+
 /** @param kept what the topic is set to keep; null while that is not known */
 export function createLooker(parts: {
   connections: KafkaConnections
@@ -48,25 +70,6 @@ export function createLooker(parts: {
   let lookedMs = Number.NEGATIVE_INFINITY
   let before: { atMs: number; bounds: Map<number, Bounds> } | null = null
 
-  /** Ages in seconds of the records at these offsets, by halves. */
-  const agesOf = async (leader: number, nexts: Map<number, number>, oldestMs: Map<number, number>) => {
-    const now = Date.now()
-    const range = new Map([...nexts.keys()].map((partition) => [partition, [oldestMs.get(partition) ?? now, now]]))
-    for (let step = 0; step < STEPS && range.size > 0; step++) {
-      const middles = new Map([...range].map(([partition, [from = now, to = now]]) => [partition, (from + to) / 2]))
-      for (const [partition, first] of await firstSince(connections, leader, topic, middles)) {
-        const [from = now, to = now] = range.get(partition) ?? []
-        const middle = (from + to) / 2
-        // the first one since then is behind the record, so the record is older
-        range.set(
-          partition,
-          first === null || first.offset > (nexts.get(partition) ?? 0) ? [from, middle] : [middle, to],
-        )
-      }
-    }
-    return new Map([...range].map(([partition, [from = now]]) => [partition, (now - from) / 1000]))
-  }
-
   const lookAt = async (
     leader: number,
     nexts: Map<number, number>,
@@ -77,7 +80,7 @@ export function createLooker(parts: {
     const firsts = await firstSince(connections, leader, topic, new Map(partitions.map((one) => [one, 0])))
     const oldestMs = new Map([...firsts].flatMap(([one, first]) => (first ? [[one, first.atMs] as const] : [])))
     const behind = new Map([...nexts].filter(([one, next]) => next < (bounds.get(one)?.high ?? 0)))
-    const ages = await agesOf(leader, behind, oldestMs)
+    const ages = await agesOf(connections, topic, leader, behind, oldestMs)
     const bytes = await bytesOf(connections, leader, topic, partitions).catch(() => null)
     const seconds = [...nexts].map(([partition, next]) => {
       const { low, high } = bounds.get(partition) as Bounds
