@@ -12,6 +12,7 @@ const LONGEST = [
   'group',
   'topics-consumer',
   'sessions',
+  'reads',
   'standstill-consumer',
   'takeover',
   'bounds',

@@ -22,6 +22,7 @@ test.each<[string, NodeJS.ProcessEnv, string[]]>([
     { API_KEYS: '', MQTT_HOST: 'x', KAFKA_BROKER: 'x', REDIS_HOST: 'x', DEVICE_OFFLINE_TIMOUT: '1' },
     ['API_KEYS', 'MQTT_HOST', 'KAFKA_BROKER', 'REDIS_HOST', 'DEVICE_OFFLINE_TIMOUT'],
   ],
+  ['reader', { BRIDGE_URLS: 'bridge:8000', READER_HOTS: 'x' }, ['READER_HOTS', 'BRIDGE_URLS']],
   ['consumer', { API_KEYS: 'x', REDIS_HOST: 'x', KAFKA_PORT: '1', MQTT_PORT: '1' }, ['API_KEYS', 'REDIS_HOST']],
 ])('%s with %o', (service, env, named) => {
   const { status, stdout, stderr } = spawnSync(process.execPath, [main(service)], { env, encoding: 'utf8' })

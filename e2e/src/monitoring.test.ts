@@ -1,4 +1,4 @@
-// What the profile `monitoring` is made of: the rules fire on what they are for, and Prometheus really scrapes both services.
+// What the profile `monitoring` is made of: the rules fire on what they are for, and Prometheus really scrapes the services.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -17,7 +17,7 @@ beforeAll(async () => {
   dir = mkdtempSync(join(tmpdir(), 'iot-monitoring-'))
   cpSync(join(root, 'monitoring'), dir, { recursive: true })
   platform = await createPlatform({ kafka: inject('kafkaPort'), redis: inject('redisPort'), mqtt: inject('mqttPort') })
-  await platform.up()
+  await platform.up({ reader: {} })
 }, 180_000)
 afterAll(async () => {
   prometheus?.kill()
@@ -44,13 +44,14 @@ test('every metric that the rules and the dashboard ask for is there', async () 
   for (const [, name = ''] of asked) expect(names, name).toContain(name.replace(/_(bucket|sum|count)$/, ''))
 })
 
-test('Prometheus scrapes both services', async () => {
-  const { bridge, consumer, prefix } = platform
+test('Prometheus scrapes the services', async () => {
+  const { bridge, consumer, reader, prefix } = platform
   const device = await platform.device()
   await device.publishAsync(`${prefix}/${platform.id('scraped')}/data`, '1', { qos: 1 })
   const config = readFileSync(join(dir, 'prometheus.yml'), 'utf8')
     .replace('mqtt-kafka-bridge:8000', new URL(bridge.url).host)
     .replace('kafka-redis-consumer:8001', new URL(consumer.url).host)
+    .replace('reader:8002', new URL(reader.url).host)
   writeFileSync(join(dir, 'prometheus.yml'), config)
   const port = await claimPort()
   const args = [
@@ -66,11 +67,11 @@ test('Prometheus scrapes both services', async () => {
     }
     return Object.fromEntries(data.result.map(({ metric, value }) => [metric.job, Number(value[1])]))
   }
-  await eventually(async () => Object.values(await ask('up')).join() === '1,1', 'both targets are up', 60_000)
+  await eventually(async () => Object.values(await ask('up')).join() === '1,1,1', 'all targets are up', 60_000)
   await eventually(
     async () => (await ask('iot_stored_messages_total')).consumer === 1,
     'the reading is counted',
     60_000,
   )
-  expect(await ask('iot_ready')).toEqual({ bridge: 1, consumer: 1 })
+  expect(await ask('iot_ready')).toEqual({ bridge: 1, consumer: 1, reader: 1 })
 }, 150_000)

@@ -251,8 +251,7 @@ test('an export is whole or visibly torn; those who do not read are bounded, and
   const lines = (await call(path)).text.trimEnd().split('\n')
   expect(lines.map((line) => JSON.parse(line).timestamp)).toEqual(Array.from({ length: 2000 }, (_, second) => second))
 
-  const idle: IncomingMessage[] = []
-  while (idle.length < 36) idle.push(await open(path))
+  const idle = await Promise.all(Array.from({ length: 36 }, () => open(path)))
   const refused = await call(path)
   expect([refused.status, JSON.parse(refused.text).code, refused.headers.get('retry-after')]).toEqual([
     503,

@@ -37,7 +37,9 @@ type Bridge = { url: string; version: string | undefined; online: Set<string>; p
 export function createPresence(urls: readonly string[], key: string | undefined, logger: Logger): Presence {
   const messages = { wrong: 'a bridge does not answer; retrying', right: 'all bridges answer again' }
   const condition = createCondition('bridge', messages, logger)
-  const bridges = urls.map((url): Bridge => ({ url, version: undefined, online: new Set(), problem: 'not asked yet' }))
+  const bridges = urls.map(
+    (url): Bridge => ({ url, version: undefined, online: new Set(), problem: `${url}: not asked yet` }),
+  )
   const listeners = new Set<Listener>()
   const headers = key === undefined ? {} : { authorization: `Bearer ${key}` }
   let isStopped = false
@@ -75,14 +77,20 @@ export function createPresence(urls: readonly string[], key: string | undefined,
     })
   }
 
+  const check = () =>
+    bridges
+      .map(({ problem }) => problem)
+      .filter((problem) => problem !== null)
+      .join(', ') || null
+
   const follow = async (bridge: Bridge) => {
     while (!isStopped) {
       await look(bridge).catch((error) => {
         change(bridge.online, () => Object.assign(bridge, { problem: `${bridge.url}: ${describe(error)}` }))
       })
-      const problems = bridges.map(({ problem }) => problem).filter((problem) => problem !== null)
-      if (problems.length > 0) condition.wrong(problems.join(', '))
-      else condition.right()
+      const problem = check()
+      if (problem === null) condition.right()
+      else if (bridge.problem !== null) condition.wrong(problem)
       await pause(PERIOD_MS)
     }
   }
@@ -97,9 +105,8 @@ export function createPresence(urls: readonly string[], key: string | undefined,
       listeners.add(listener)
       return () => void listeners.delete(listener)
     },
-    check: condition.check,
+    check,
     start() {
-      condition.wrong('not asked yet')
       for (const bridge of bridges) void follow(bridge)
     },
     stop() {

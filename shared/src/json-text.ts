@@ -1,30 +1,42 @@
 // JSON as text: members found, cut out and put in as they were written, so that numbers keep every digit and nothing that
 // is deeply nested is ever printed by us. Pure and without Node: a page can use it too.
 
-const SPACE = /\s/
 const NUMBER = /^-?\d/
 const MAX_DEPTH = 8 // of the objects that fields are looked for in
 
-/** The function that `eachMember` calls: with a member's path, and where its value stands. True goes into its value. */
-type Visit = (path: string, start: number, end: number) => boolean
+const BRACE = '{'.charCodeAt(0)
+const BRACE_END = '}'.charCodeAt(0)
+const BRACKET = '['.charCodeAt(0)
+const BRACKET_END = ']'.charCodeAt(0)
+const QUOTE = '"'.charCodeAt(0)
+const COMMA = ','.charCodeAt(0)
+const BACKSLASH = '\\'.charCodeAt(0)
+const SPACE = ' '.charCodeAt(0) // the other white space of JSON is below it
+
+/** Is called with a member's path, and where its value stands. */
+type Visit = (path: string, start: number, end: number) => void
 
 /**
- * Calls `visit` for each member of a JSON object, in its order; paths are names with dots, such as `gps.speed`. Of a text
- * that is no object nothing is visited, of one that is no JSON as much as can be read.
+ * Calls `visit` for each member of a JSON object, and before it for those within its value where `isEntered` says so; paths
+ * are names with dots, such as `gps.speed`. Of a text that is no object nothing is visited, of one that is no JSON as much
+ * as can be read. @returns where the object ends
  */
-function eachMember(text: string, visit: Visit, from = 0, prefix = ''): void {
+function eachMember(text: string, isEntered: (path: string) => boolean, visit: Visit, from = 0, prefix = ''): number {
   let at = skipSpace(text, from)
-  if (text[at] !== '{') return
+  if (text.charCodeAt(at) !== BRACE) return at
   at = skipSpace(text, at + 1)
-  while (text[at] === '"') {
+  while (text.charCodeAt(at) === QUOTE) {
     const nameEnd = endOfString(text, at)
     const path = prefix + nameIn(text.slice(at, nameEnd))
     const start = skipSpace(text, skipSpace(text, nameEnd) + 1) // past the colon
-    const end = endOfValue(text, start)
-    if (visit(path, start, end)) eachMember(text, visit, start, `${path}.`)
+    const isObject = text.charCodeAt(start) === BRACE
+    const end =
+      isObject && isEntered(path) ? eachMember(text, isEntered, visit, start, `${path}.`) : endOfValue(text, start)
+    visit(path, start, end)
     at = skipSpace(text, end)
-    if (text[at] === ',') at = skipSpace(text, at + 1)
+    if (text.charCodeAt(at) === COMMA) at = skipSpace(text, at + 1)
   }
+  return at + 1
 }
 
 /**
@@ -33,10 +45,10 @@ function eachMember(text: string, visit: Visit, from = 0, prefix = ''): void {
  */
 export function memberText(text: string, name: string): string | undefined {
   let found: string | undefined
-  eachMember(text, (path, start, end) => {
+  const visit: Visit = (path, start, end) => {
     if (path === name) found = text.slice(start, end)
-    return false
-  })
+  }
+  eachMember(text, () => false, visit)
   return found
 }
 
@@ -48,11 +60,11 @@ export function createFieldReader(fields: readonly string[]): (text: string) => 
   )
   return (text) => {
     const found: (string | undefined)[] = fields.map(() => undefined)
-    eachMember(text, (path, start, end) => {
+    const visit: Visit = (path, start, end) => {
       const place = places.get(path)
       if (place !== undefined) found[place] = text.slice(start, end)
-      return above.has(path)
-    })
+    }
+    eachMember(text, (path) => above.has(path), visit)
     return found
   }
 }
@@ -60,10 +72,10 @@ export function createFieldReader(fields: readonly string[]): (text: string) => 
 /** The paths of the numbers in a JSON object and in the objects within it, not in arrays. */
 export function numberFields(text: string): string[] {
   const found: string[] = []
-  eachMember(text, (path, start, end) => {
+  const visit: Visit = (path, start, end) => {
     if (isNumberText(text.slice(start, end))) found.push(path)
-    return path.split('.').length < MAX_DEPTH
-  })
+  }
+  eachMember(text, (path) => path.split('.').length < MAX_DEPTH, visit)
   return found
 }
 
@@ -85,31 +97,31 @@ const nameIn = (quoted: string): string => (quoted.includes('\\') ? JSON.parse(q
 
 function skipSpace(text: string, from: number): number {
   let at = from
-  while (at < text.length && SPACE.test(text[at] as string)) at++
+  while (text.charCodeAt(at) <= SPACE) at++
   return at
 }
 
 /** @param start where its opening quote is */
 function endOfString(text: string, start: number): number {
-  for (let at = start + 1; at < text.length; at++) {
-    if (text[at] === '\\') at++
-    else if (text[at] === '"') return at + 1
+  for (let at = text.indexOf('"', start + 1); at !== -1; at = text.indexOf('"', at + 1)) {
+    let before = at
+    while (text.charCodeAt(before - 1) === BACKSLASH) before--
+    if ((at - before) % 2 === 0) return at + 1
   }
   return text.length
 }
 
 function endOfValue(text: string, start: number): number {
-  const first = text[start]
-  if (first === '"') return endOfString(text, start)
+  if (text.charCodeAt(start) === QUOTE) return endOfString(text, start)
   let depth = 0
   for (let at = start; at < text.length; at++) {
-    const char = text[at] as string
-    if (char === '"') at = endOfString(text, at) - 1
-    else if (char === '{' || char === '[') depth++
-    else if (char === '}' || char === ']') {
+    const char = text.charCodeAt(at)
+    if (char === QUOTE) at = endOfString(text, at) - 1
+    else if (char === BRACE || char === BRACKET) depth++
+    else if (char === BRACE_END || char === BRACKET_END) {
       if (depth === 0) return at // the end of the object around a number or a word
       if (--depth === 0) return at + 1
-    } else if (depth === 0 && (char === ',' || SPACE.test(char))) return at
+    } else if (depth === 0 && (char === COMMA || char <= SPACE)) return at
   }
   return text.length
 }

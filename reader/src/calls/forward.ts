@@ -50,7 +50,7 @@ export const forwardedCalls =
   }: {
     urls: readonly string[]
     key: string | undefined
-    presence: Presence
+    presence: Pick<Presence, 'bridgeOf'>
   }): FastifyPluginAsync =>
   async (app) => {
     const headersOf = ({ headers, ip, caller }: FastifyRequest) => {
@@ -65,14 +65,17 @@ export const forwardedCalls =
       return ask(url, asked).then(read).catch(unreachable)
     }
 
-    /** The answer of the first bridge that knows, else that of the last. */
+    /** The answer of the first bridge that knows. @throws {Problem} where none does, and one that may know is away */
     const firstThatKnows = async (from: readonly string[], look: (url: string) => Promise<Answer>): Promise<Answer> => {
-      let answer: Answer | undefined
+      const unknown: Answer[] = []
       for (const url of from) {
-        answer = await look(url)
-        if (answer.status !== 404) break
+        const answer = await look(url).catch(unlessUnreachable)
+        if (answer && answer.status !== 404) return answer
+        if (answer) unknown.push(answer)
       }
-      return answer as Answer
+      const [first] = unknown
+      if (!first || unknown.length < from.length) throw UNREACHABLE
+      return first
     }
 
     const schema = { hide: true } // the bridge describes them
@@ -83,8 +86,12 @@ export const forwardedCalls =
       return pass(reply, joined(answers, ofPrefix, answers.length > 1 || prefix !== ''))
     })
     app.get('/devices/:deviceId', { schema }, async (request, reply) => {
-      const answers = await Promise.all(urls.map((url) => get(url, request)))
-      return pass(reply, joined(answers, newest))
+      const answers = await Promise.all(urls.map((url) => get(url, request).catch(unlessUnreachable)))
+      const there = answers.filter((answer) => answer !== undefined)
+      const answer = there.length > 0 ? joined(there, newest) : undefined
+      const isSure = there.length === urls.length || answer?.text.includes('"online":true')
+      if (!answer || !isSure) throw UNREACHABLE
+      return pass(reply, answer)
     })
     app.get('/commands/:commandId', { schema }, async (request, reply) =>
       pass(reply, await firstThatKnows(urls, (url) => get(url, request))),
@@ -115,6 +122,10 @@ const read = async (response: IncomingMessage): Promise<Answer> => {
 }
 const unreachable = (): never => {
   throw UNREACHABLE
+}
+/** For whoever asks several: nothing of a bridge that is away. */
+const unlessUnreachable = (problem: unknown): undefined => {
+  if (problem !== UNREACHABLE) throw problem
 }
 const noWord = (): never => {
   throw NO_WORD

@@ -1,6 +1,6 @@
 // GET /devices/{device_id}/history: what a device has sent, a page as JSON or a whole range as lines.
 import { lastStateKey } from '@iot/shared/contract'
-import { deviceParams, invalidDevice } from '@iot/shared/http/calls'
+import { count, deviceParams, invalidDevice } from '@iot/shared/http/calls'
 import { errors, Problem } from '@iot/shared/http/problem'
 import { createFieldReader } from '@iot/shared/json-text'
 import type { FastifyPluginAsync } from 'fastify'
@@ -9,20 +9,25 @@ import { z } from 'zod'
 import { createCsv, type Format, ndjsonLine } from '../formats.js'
 import type { LongReads } from '../long-reads.js'
 import type { RedisReader } from '../redis/connection.js'
-import { cursorText, type Entry, type Order, type Range, readCursor, readHistory } from '../redis/history.js'
+import { CURSOR, cursorText, type Entry, type Order, type Range, readCursor, readHistory } from '../redis/history.js'
 import { pageOrLines, sendPieces } from './answers.js'
-import { count, fields, format, range, rangeOf, wantedFormat } from './query.js'
+import { fields, format, range, rangeOf, wantedFormat } from './query.js'
 import { UNKNOWN } from './state.js'
 
 const LIMIT = 1000
+const MAX_LIMIT = 10_000
 
-const INVALID_CURSOR = new Problem(400, 'INVALID_CURSOR', 'This is no cursor of this call in this order')
+const INVALID_CURSOR = new Problem(400, 'INVALID_CURSOR', 'This is no cursor of this call')
 
 const querySchema = z.object({
   ...range,
   order: z.enum(['desc', 'asc']).optional().describe('desc, the newest first, where it is not given; asc for lines'),
-  limit: count(/^([1-9]\d{0,3}|10000)$/).describe('1,000 where it is not given; all for lines'),
-  cursor: z.string().max(100).optional().describe('`next` of the page before'),
+  limit: count(MAX_LIMIT).optional().describe('1,000 where it is not given; all for lines'),
+  cursor: z
+    .string()
+    .meta({ pattern: CURSOR.source })
+    .optional()
+    .describe('`next` of the page before; the walk goes on in its order'),
   fields: fields.optional().describe('The columns of CSV, instead of the payload'),
   format,
 })
@@ -118,9 +123,10 @@ export const historyCalls =
         const { query } = request
         const format = wantedFormat(request)
         const isPage = format === 'json'
-        const { order = isPage ? 'desc' : 'asc', limit = isPage ? LIMIT : Number.POSITIVE_INFINITY } = query
-        const cursor = query.cursor === undefined ? undefined : (readCursor(query.cursor) ?? undefined)
-        if (query.cursor !== undefined && cursor?.order !== order) throw INVALID_CURSOR
+        const cursor = query.cursor === undefined ? undefined : readCursor(query.cursor)
+        if (cursor === null) throw INVALID_CURSOR
+        const { limit = isPage ? LIMIT : Number.POSITIVE_INFINITY } = query
+        const order = cursor?.order ?? query.order ?? (isPage ? 'desc' : 'asc')
         const page = { deviceId, range: rangeOf(query), order, limit }
         const items = await longReads.begin((read) => {
           const pages = known(deviceId, readHistory(read, deviceId, page.range, order, cursor), read)
@@ -132,7 +138,7 @@ export const historyCalls =
   }
 
 /** @throws {Problem} DEVICE_UNKNOWN where a history is empty and the device has no state either */
-export async function* known(
+async function* known(
   deviceId: string,
   pages: AsyncGenerator<Entry[]>,
   read: RedisReader['read'],

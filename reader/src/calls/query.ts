@@ -27,7 +27,6 @@ export const fields = z
   .string()
   .regex(/^[^,]{1,200}(,[^,]{1,200}){0,19}$/, 'must be 1 to 20 names with commas')
   .transform((text) => [...new Set(text.split(','))])
-export const count = (form: RegExp) => z.string().regex(form, `must match ${form.source}`).transform(Number).optional()
 export const format = z.enum(FORMATS).optional().describe('Instead of an Accept header')
 
 /** What lies in all of what was given. */

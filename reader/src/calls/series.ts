@@ -1,5 +1,5 @@
 // GET /devices/{device_id}/series and …/series/fields: a device's numbers over time, ready for a chart.
-import { historyKey } from '@iot/shared/contract'
+import { historyKey, lastStateKey } from '@iot/shared/contract'
 import { deviceParams, duration, invalidDevice, sendJson } from '@iot/shared/http/calls'
 import { errors, Problem } from '@iot/shared/http/problem'
 import { createFieldReader, numberFields } from '@iot/shared/json-text'
@@ -10,8 +10,8 @@ import type { LongReads } from '../long-reads.js'
 import { NOT_READABLE, type RedisReader } from '../redis/connection.js'
 import { type Range, readHistory } from '../redis/history.js'
 import { bucketsOf, createSeries, goodStep, MAX_BUCKETS, type Span, stepFor } from '../series.js'
-import { known } from './history.js'
 import { fields, range, rangeOf } from './query.js'
+import { UNKNOWN } from './state.js'
 
 const MAX_MESSAGES = 1_000_000
 const MAX_FIELDS = 100
@@ -34,16 +34,18 @@ const seriesSchema = z
   })
   .meta({ id: 'Series' })
 
-/** What a range really spans: open ends are those of the history, or now. @throws {Problem} RANGE_TOO_LARGE */
+/** What a range really spans: open ends are those of the history, or now. @throws {Problem} of an unknown device, RANGE_TOO_LARGE */
 async function spanOf(read: RedisReader['read'], deviceId: string, { from, to }: Range): Promise<Span> {
   const key = historyKey(deviceId)
   const edge = ['LIMIT', 0, 1, 'WITHSCORES']
   const [start, end] = [from ?? '-inf', to === null ? '+inf' : `(${to}`]
-  const [count, oldest, newest] = await read([
+  const [count, oldest, newest, isKnown] = await read([
     ['ZCOUNT', key, start, end],
     ['ZRANGE', key, start, end, 'BYSCORE', ...edge],
     ['ZRANGE', key, end, start, 'BYSCORE', 'REV', ...edge],
+    ['EXISTS', key, lastStateKey(deviceId)],
   ])
+  if (isKnown === 0) throw UNKNOWN
   if (!Array.isArray(oldest) || !Array.isArray(newest)) throw NOT_READABLE
   if (Number(count) > MAX_MESSAGES) throw tooLarge(Number(count))
   const now = Date.now() / 1000
@@ -74,7 +76,7 @@ export const seriesCalls =
       if (buckets > MAX_BUCKETS) throw tooMany(buckets, stepFor(span, MAX_BUCKETS))
       const found = createSeries(query.fields, span, everyS)
       const textsOf = createFieldReader(query.fields.map((field) => `payload.${field}`))
-      for await (const page of known(deviceId, readHistory(read, deviceId, query.range, 'asc'), read))
+      for await (const page of readHistory(read, deviceId, query.range, 'asc'))
         for (const { member, score } of page) found.add(Number(score), textsOf(member))
       yield `{"device_id":${JSON.stringify(deviceId)},"every":${everyS},${found.text()}}`
     }
@@ -83,7 +85,7 @@ export const seriesCalls =
       await spanOf(read, deviceId, range)
       const payloadOf = createFieldReader(['payload'])
       const found = new Set<string>()
-      for await (const page of known(deviceId, readHistory(read, deviceId, range, 'desc'), read))
+      for await (const page of readHistory(read, deviceId, range, 'desc'))
         for (const { member } of page) for (const field of numberFields(payloadOf(member)[0] ?? '')) found.add(field)
       yield JSON.stringify([...found].slice(0, MAX_FIELDS).sort())
     }
@@ -99,7 +101,7 @@ export const seriesCalls =
           querystring: z.object({
             ...range,
             fields: fields.describe('Names with dots for members of members: temperature,gps.speed'),
-            every: duration(31_536_000_000, '8760h').optional().describe('of a bucket; chosen where it is not given'),
+            every: duration(315_360_000_000, '87600h').optional().describe('of a bucket; chosen where it is not given'),
           }),
           response: { 200: seriesSchema, ...errors(400, 404, 504) },
         },

@@ -1,5 +1,5 @@
 // GET /states: all known devices with their last states, filtered, in pages or as lines.
-import { duration } from '@iot/shared/http/calls'
+import { count, duration } from '@iot/shared/http/calls'
 import { errors } from '@iot/shared/http/problem'
 import type { FastifyPluginAsync } from 'fastify'
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
@@ -11,7 +11,7 @@ import type { Presence } from '../presence.js'
 import type { RedisReader } from '../redis/connection.js'
 import { type Found, readStates } from '../redis/states.js'
 import { pageOrLines, sendPieces } from './answers.js'
-import { count, fields, format, wantedFormat } from './query.js'
+import { fields, format, wantedFormat } from './query.js'
 import { stateSchema, stateText } from './state.js'
 
 const LIMIT = 100
@@ -24,9 +24,14 @@ const querySchema = z.object({
   contains: z.string().max(256).optional(),
   online: z.enum(['true', 'false']).optional(),
   silent_for: duration(31_536_000_000, '8760h').optional().describe('Those without a reading for so long, such as 10m'),
-  limit: count(/^([1-9]\d{0,2}|1000)$/).describe('100 where it is not given; all for lines'),
+  limit: count(1000).optional().describe('100 where it is not given; all for lines'),
   after: z.string().max(256).optional().describe('`next` of the page before'),
-  offset: count(/^\d{1,8}$/).describe('How many to leave out'),
+  offset: z
+    .string()
+    .regex(/^\d{1,8}$/)
+    .transform(Number)
+    .optional()
+    .describe('How many to leave out'),
   fields: fields.optional().describe('The columns of CSV, instead of the payload'),
   format,
 })

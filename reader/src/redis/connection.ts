@@ -52,6 +52,9 @@ export function createRedisReader(
   })
   let ticker: NodeJS.Timeout | undefined
   let isLooking = false
+  let isProven = false
+
+  const check = () => condition.check() ?? (isProven ? null : 'not connected yet')
 
   const failed = (error: unknown): Problem => {
     const words = describe(error)
@@ -64,13 +67,14 @@ export function createRedisReader(
 
   const send = async (commands: Command[]): Promise<Reply[]> => {
     const { stream } = redis
-    if (redis.status !== 'ready') throw failed(new Error(condition.check() ?? 'not connected'))
+    if (redis.status !== 'ready') throw failed(new Error(check() ?? 'not connected'))
     stream.cork()
     const sent = commands.map(([name, ...args]) => redis.call(name, ...args))
     stream.uncork()
     const replies = await Promise.allSettled(sent)
     const lost = replies.find((reply) => reply.status === 'rejected' && !isOtherType(reply.reason))
     if (lost?.status === 'rejected') throw failed(lost.reason)
+    isProven = true
     condition.right()
     return replies.map((reply) => (reply.status === 'fulfilled' ? reply.value : reply.reason))
   }
@@ -84,16 +88,15 @@ export function createRedisReader(
 
   return {
     async read(commands) {
-      if (condition.check() !== null) throw AWAY // a look will tell when it is back: nobody else waits for it meanwhile
+      if (check() !== null) throw AWAY // a look will tell when it is back: nobody else waits for it meanwhile
       return send(commands)
     },
     start() {
-      condition.wrong('not connected yet')
       redis.connect().catch(() => {}) // heard by 'error', repeated by retryStrategy
       redis.on('ready', () => void look())
       ticker = setInterval(() => void look(), LOOK_MS)
     },
-    check: condition.check,
+    check,
     stop() {
       clearInterval(ticker)
       redis.disconnect()

@@ -1,4 +1,5 @@
-// Histories, read in pages of a quarter of a megabyte and never by an offset into the whole set, which would shift at each trim.
+// Histories, read in pages of a quarter of a megabyte and never by an offset into the whole set, which would shift at each
+// trim.
 //
 // Within one score Redis sorts members by their bytes. A reader stands behind one member: what follows is the rest of its
 // score, then the scores behind it. Late arrivals come in front of that member or behind it, and a trim takes all of a
@@ -24,9 +25,11 @@ const hashOf = (member: string) => createHash('sha256').update(member).digest('h
 export const cursorText = (order: Order, { member, score, place }: Entry): string =>
   `${order[0]}${score}-${place}-${hashOf(member)}`
 
+export const CURSOR = /^([ad])(\d{1,12}(?:\.\d{1,20})?)-(\d{1,9})-([0-9a-f]{12})$/
+
 /** What `cursorText` gave; null for any other text. */
 export function readCursor(text: string): Cursor | null {
-  const [, letter, score, place, hash] = /^([ad])(\d{1,12}(?:\.\d{1,20})?)-(\d{1,9})-([0-9a-f]{12})$/.exec(text) ?? []
+  const [, letter, score, place, hash] = CURSOR.exec(text) ?? []
   if (score === undefined || hash === undefined) return null
   return { order: letter === 'a' ? 'asc' : 'desc', score, place: Number(place), hash }
 }

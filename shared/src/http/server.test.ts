@@ -213,6 +213,7 @@ test('what a caller writes where an address should stand is one client', async (
 
 test.each<[object, number, string]>([
   [{ method: 'DELETE', url: '/call' }, 405, 'METHOD_NOT_ALLOWED'],
+  [{ method: 'QUERY', url: '/call' }, 405, 'METHOD_NOT_ALLOWED'],
   [{ method: 'POST', url: '/call', headers: json, body: '{}' }, 405, 'METHOD_NOT_ALLOWED'],
   [{ method: 'POST', url: '/metrics', headers: { 'content-type': 'a/b' }, body: 'x' }, 405, 'METHOD_NOT_ALLOWED'],
   [{ url: '/nothing' }, 404, 'NOT_FOUND'],

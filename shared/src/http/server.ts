@@ -39,7 +39,7 @@ const INVALID: Record<string, string> = {
   body: 'INVALID_BODY',
 }
 export const FORBIDDEN = new Problem(403, 'FORBIDDEN', 'This key is not good for this call')
-const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE']
+const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'TRACE', 'QUERY']
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -179,11 +179,6 @@ function answerErrors(app: FastifyInstance, logger: Logger): void {
     if (statusCode >= 500) {
       log.warn('failed', { err: error, route: request.routeOptions.url }, 'a call failed')
       return answer(new Problem(500, 'INTERNAL', 'Something went wrong'))
-    }
-    // a QUERY without a body: no call takes that method
-    if (error.code === 'FST_ERR_ROUTE_MISSING_CONTENT_TYPE') {
-      void reply.header('allow', 'GET, HEAD, POST')
-      return answer(new Problem(405, 'METHOD_NOT_ALLOWED', `No call takes ${request.method}`))
     }
     const part = error.validationContext ?? 'request'
     const { code, message } = request.routeOptions.config.invalid?.[part] ?? {}
