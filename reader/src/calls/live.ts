@@ -1,6 +1,5 @@
 // GET /live: what devices send, from now on or from any position that Kafka still has, as SSE or NDJSON.
-import { isDeviceId } from '@iot/shared/contract'
-import { duration, invalidDevice } from '@iot/shared/http/calls'
+import { count, deviceParams, duration } from '@iot/shared/http/calls'
 import { errors, Problem } from '@iot/shared/http/problem'
 import { clientOf, FORBIDDEN } from '@iot/shared/http/server'
 import { decodePosition } from '@iot/shared/positions'
@@ -28,28 +27,24 @@ const NOT_ACCEPTABLE = new Problem(
   'This call answers with text/event-stream, application/x-ndjson',
 )
 
+const { deviceId } = deviceParams.shape
 const flag = z.enum(['true', 'false']).optional()
 const querySchema = z.object({
   device: z
-    .union([z.string(), z.array(z.string()).max(MAX_DEVICES)])
+    .union([deviceId, z.array(deviceId).max(MAX_DEVICES)])
     .optional()
     .transform((ids) => (ids === undefined ? undefined : [ids].flat()))
     .describe('Only these devices: up to 200 times'),
   prefix: z.string().max(256).optional().describe('Only devices whose ids begin so'),
   every: duration(60_000, '60s')
-    .refine((ms) => ms >= MIN_EVERY_MS, 'must be at least 100ms')
+    .transform((ms) => Math.max(ms, MIN_EVERY_MS))
     .optional()
-    .describe('The newest update of each device in this time, such as 500ms, instead of all'),
+    .describe('The newest update of each device in this time, such as 500ms, instead of all; 100ms at least'),
   after: z.string().max(8192).optional().describe(`Where to begin: ${POSITION_WORDS}. A Last-Event-ID goes before it`),
   presence: flag.describe('Also who comes and goes'),
   flow: flag.describe('Also the flow, once a second'),
   for: duration(86_400_000, '24h').optional().describe('Ends the stream after this time'),
-  count: z
-    .string()
-    .regex(/^[1-9]\d{0,8}$/, 'must be a number from 1')
-    .transform(Number)
-    .optional()
-    .describe('Ends the stream after so many updates'),
+  count: count(1_000_000_000).optional().describe('Ends the stream after so many updates'),
   format: z.enum(['sse', 'ndjson']).optional().describe('Instead of an Accept header'),
 })
 
@@ -102,8 +97,6 @@ export const liveCalls =
       },
       async (request, reply) => {
         const { device: devices, prefix = '', every = 0, presence, flow } = request.query
-        for (const id of devices ?? [])
-          if (!isDeviceId(id)) throw new Problem(400, invalidDevice.code, invalidDevice.message)
         const own = request.caller.prefix
         if (own !== '' && (flow === 'true' || devices?.some((id) => !id.startsWith(own)))) throw FORBIDDEN
         const only = devices && new Set(devices)
