@@ -9,6 +9,7 @@ const SEEN = 20
 const ENDLESS_BYTES = 64_000_000
 const CHUNK_BYTES = 65_536
 const CHATTER_MS = 20
+const UNASKED_MS = 1000
 const LONG_LIFE_MS = 12_000
 
 /** What came of one connection. */
@@ -38,8 +39,12 @@ export async function createHostilePeer(protocol: Protocol): Promise<HostilePeer
   const draft = (link: Link) => {
     if (!strike || link.isHostile || link.first.length === 0 || !strike.isVictim(link.first)) return
     const seed = strike.seeds.shift()
-    if (seed !== undefined) link.turnHostile(seed, strike.over)
+    if (seed === undefined) return
+    links.delete(link)
+    links.add(link) // the last to get another one: perhaps nothing is ever said here
+    link.turnHostile(seed, strike.over)
   }
+  const draftAll = () => [...links].forEach(draft)
   const server = createServer({ noDelay: true }, (client) => {
     const link = createLink(client, connect({ host: '127.0.0.1', port: peer.target, noDelay: true }), protocol, draft)
     links.add(link)
@@ -56,13 +61,13 @@ export async function createHostilePeer(protocol: Protocol): Promise<HostilePeer
         const over = (session: Session) => {
           if (session.deeds.length > 0) sessions.push(session)
           else seeds.push(session.seed) // it ended before its time: another connection's turn
-          setImmediate(() => links.forEach(draft))
+          setImmediate(draftAll)
           if (sessions.length < count) return
           strike = null
           resolve(sessions)
         }
         strike = { seeds, isVictim, over }
-        links.forEach(draft)
+        draftAll()
       })
     },
     state: () => `${links.size} connections, seeds left: ${strike?.seeds.join() ?? 'none'}`,
@@ -214,7 +219,6 @@ function createHostility(
   const honestBytes = Math.floor(MOST_HONEST_BYTES ** random.next()) - 1
   const lifeMs = random.next() < 0.04 ? LONG_LIFE_MS : 50 + random.below(350)
   const repents = protocol.goesOn && random.next() < 0.2 // the connection stays, and all further answers are real
-  const speaksUnasked = random.next() < 0.2
   const seen: Buffer[] = []
   const timers: NodeJS.Timeout[] = []
   let isHostile = false
@@ -238,7 +242,9 @@ function createHostility(
     if (left <= 0 || client.destroyed || isOver) return
     client.write(Buffer.alloc(CHUNK_BYTES, 0x31), () => flood(left - CHUNK_BYTES))
   }
+  const later = (ms: number, act: () => void) => timers.push(setTimeout(act, ms))
   const perform = (packet: Buffer, request?: number) => {
+    if (session.deeds.length === 0) later(lifeMs, expire)
     const name = random.pick(NAMES)
     session.deeds.push(name)
     for (const bytes of DEEDS[name]?.(packet, { random, protocol, seen, request }) ?? []) send(bytes)
@@ -247,25 +253,22 @@ function createHostility(
     else if (name === 'endless') flood(ENDLESS_BYTES)
     isSilent ||= name === 'silence' || name === 'endless'
   }
+  const expire = () => {
+    over(repents ? 'honest again' : 'closed')
+    if (!repents) end()
+  }
+  /** Where nothing comes to be damaged, something comes unasked. */
+  const chatter = () => {
+    if (!isSilent && !(protocol.goesOn && session.deeds.length > 0))
+      perform(random.pick(seen) ?? protocol.strange(random))
+  }
   const turn = () => {
     if (isHostile || isOver) return
     isHostile = true
-    timers.push(
-      setTimeout(() => {
-        over(repents ? 'honest again' : 'closed')
-        if (!repents) end()
-      }, lifeMs),
-    )
-    if (protocol.goesOn) {
-      if (speaksUnasked) perform(protocol.strange(random))
-      return
-    }
-    const chatter = () => {
-      if (!isSilent) perform(random.pick(seen) ?? protocol.strange(random))
-    }
-    timers.push(setInterval(chatter, CHATTER_MS))
+    if (protocol.goesOn) later(UNASKED_MS, chatter)
+    else timers.push(setInterval(chatter, CHATTER_MS))
   }
-  timers.push(setTimeout(turn, 50 + random.below(1000)))
+  later(50 + random.below(1000), turn)
   if (honestBytes === 0) turn()
 
   return {
@@ -279,7 +282,7 @@ function createHostility(
         session.honestBytes += packet.length
         send(packet)
       } else if (protocol.goesOn && !isSilent) {
-        if (random.next() < 0.5) perform(packet, request)
+        if (session.deeds.length === 0 || random.next() < 0.5) perform(packet, request)
         else send(packet)
       }
       if (!isHostile || protocol.goesOn || seen.length === 0) seen.push(packet)
