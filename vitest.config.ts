@@ -14,6 +14,7 @@ const LONGEST = [
   'sessions',
   'reads',
   'standstill-consumer',
+  'chaos/hostile',
   'takeover',
   'bounds',
   'cluster',

@@ -130,6 +130,7 @@ export async function runHostile(options: {
 }): Promise<{ rows: HostileRow[]; bad: number }> {
   const { peers, seed, sessions, start, say } = options
   const stage = await openStage(start, PLATFORMS)
+  process.once('SIGINT', () => void stage.close().then(() => process.exit(1)))
   const rows: HostileRow[] = []
   let bad = 0
   try {

@@ -18,7 +18,7 @@ import { outages, smallDisks, unmountDisks } from './outages.js'
 import { createRandom } from './random.js'
 import { inSync } from './replicas.js'
 import { writeReport } from './report.js'
-import { writeCells } from './writes.js'
+import { WRITES_LOAD, writeCells } from './writes.js'
 
 const FROZEN_MS = 20_000
 const RANDOM_GAP_MS = [10_000, 20_000] as const
@@ -27,8 +27,8 @@ const TWO_AT_ONCE = 0.2
 const { values: flags } = parseArgs({
   options: {
     only: { type: 'string' },
-    devices: { type: 'string', default: '200' },
-    rate: { type: 'string', default: '2000' },
+    devices: { type: 'string' }, // 200, or as many as a mode says
+    rate: { type: 'string' },
     random: { type: 'string' },
     outages: { type: 'boolean', default: false },
     hostile: { type: 'boolean', default: false },
@@ -39,8 +39,9 @@ const { values: flags } = parseArgs({
   },
 })
 const say = (line: string) => void process.stdout.write(`${line}\n`)
+const usual = flags.writes ? WRITES_LOAD : { devices: 200, rate: 2000 }
 const positive = (name: 'devices' | 'rate' | 'seed' | 'sessions') => {
-  const value = Number(flags[name])
+  const value = Number(flags[name] ?? usual[name as keyof typeof usual])
   if (Number.isInteger(value) && value > 0) return value
   say(`--${name} must be a whole number above 0`)
   return process.exit(1)
@@ -72,12 +73,7 @@ try {
   const chosen = cells().filter(({ name }) => !only || only.some((beginning) => name.startsWith(beginning)))
   if (chosen.length === 0) throw new Error(`--only ${flags.only} chooses none of ${cells().map(({ name }) => name)}`)
   const rows = await runCells(platform, cluster, chosen, load, say)
-  report(
-    rows,
-    flags.writes
-      ? '50 devices, 500 readings a second, QoS 1.'
-      : `${load.devices} devices, ${load.ratePerSecond} readings a second, QoS 1.`,
-  )
+  report(rows, `${load.devices} devices, ${load.ratePerSecond} readings a second, QoS 1.`)
   const bad = rows.filter(
     (row) => row.missing + row.out_of_order + row.foreign + row.missing_in_history + row.wrong_last_state,
   )

@@ -4,10 +4,10 @@ import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { withDeadline } from '@iot/shared/lifecycle'
 import type { Platform, Service } from '../platform.js'
-import type { Cell, Load } from './cell.js'
+import type { Cell } from './cell.js'
 
 const SERVICES = ['bridge', 'consumer'] as const
-const LOAD: Partial<Load> = { devices: 50, ratePerSecond: 500, beforeMs: 1000 }
+export const WRITES_LOAD = { devices: 50, rate: 500 }
 const CALLS = 'write,writev,sendto,sendmsg' // what Node writes to sockets and files with
 const LAST = 50
 const TOGETHER = 10
@@ -37,7 +37,6 @@ export const writeCells = (platform: Platform): Cell[] =>
   SERVICES.flatMap((name) =>
     Array.from({ length: LAST / TOGETHER }, (_, index) => index * TOGETHER + 1).map((from) => ({
       name: `${name}-writes-${from}-${from + TOGETHER - 1}`,
-      load: LOAD,
       async harm() {
         for (let n = from; n < from + TOGETHER; n++) await killAtWrite(platform[name], n)
       },

@@ -317,3 +317,15 @@ test('a call that is complete gets its answer before the stop, one without an en
   expect(performance.now() - startedMs).toBeLessThan(900)
   never.destroy()
 })
+
+test('a request has a limit in time, and its headers one in size', async () => {
+  const { server, open } = await listening('127.0.0.1')
+  expect(server.app.server.requestTimeout).toBe(30_000)
+  const answered = async (bytes: number) => {
+    const socket = await open(
+      `GET /call HTTP/1.1\r\nHost: localhost\r\nx: ${'a'.repeat(bytes)}\r\nConnection: close\r\n\r\n`,
+    )
+    return (await textOf(socket)).slice(9, 12)
+  }
+  expect([await answered(15_000), await answered(17_000)]).toEqual(['200', '431'])
+})
