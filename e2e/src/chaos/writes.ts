@@ -7,7 +7,7 @@ import type { Platform, Service } from '../platform.js'
 import type { Cell } from './cell.js'
 
 const SERVICES = ['bridge', 'consumer'] as const
-export const WRITES_LOAD = { devices: 50, rate: 500 }
+export const WRITES_LOAD = { devices: 20, rate: 200 }
 const CALLS = 'write,writev,sendto,sendmsg' // what Node writes to sockets and files with
 const LAST = 50
 const TOGETHER = 10
