@@ -17,7 +17,7 @@ COPY tsconfig.base.json ./
 COPY shared shared
 ARG SERVICE
 COPY ${SERVICE} ${SERVICE}
-RUN npx tsc -b shared ${SERVICE}
+RUN npx tsc -b shared ${SERVICE} && npm run page --if-present -w ${SERVICE}
 
 FROM manifests AS production
 ARG SERVICE

@@ -5,6 +5,7 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node'
 // the longest first, so that none of them runs alone at the end; they wait more than they work
 const LONGEST = [
   'security',
+  'page',
   'outage',
   'links',
   'live',
@@ -39,6 +40,7 @@ class LongestFirst extends BaseSequencer {
 
 const SERVERLESS = ['e2e/src/chaos/check.test.ts', 'e2e/src/simulation/*.test.ts']
 const SOURCES = '{shared,bridge,consumer,reader,simulator,stack}/src/**/*.test.ts'
+const PAGE = 'reader/page/*.test.ts'
 
 export default defineConfig({
   resolve: {
@@ -48,7 +50,7 @@ export default defineConfig({
     maxWorkers: 6,
     sequence: { sequencer: LongestFirst },
     projects: [
-      { extends: true, test: { name: 'unit', testTimeout: 60_000, include: [SOURCES, ...SERVERLESS] } },
+      { extends: true, test: { name: 'unit', testTimeout: 60_000, include: [SOURCES, PAGE, ...SERVERLESS] } },
       {
         extends: true,
         test: {

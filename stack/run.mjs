@@ -18,6 +18,8 @@ if (!existsSync(installed) || statSync(installed).mtimeMs < statSync(lock).mtime
 }
 if (part === 'start') say('building ...')
 must(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-b'])
+if (part === 'start' || part === 'test')
+  must(process.execPath, [join(root, 'node_modules', 'vite', 'bin', 'vite.js'), 'build', join('reader', 'page')])
 
 if (part === 'start') await run([join(root, 'stack', 'dist', 'start.js'), ...args])
 else if (part === 'simulate') await run([join(root, 'simulator', 'dist', 'main.js'), ...args])

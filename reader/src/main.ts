@@ -23,6 +23,7 @@ import { createDeviceIndex } from './device-index.js'
 import { createFlow } from './flow.js'
 import { createLive } from './live/live.js'
 import { createLongReads } from './long-reads.js'
+import { page } from './page.js'
 import { createPresence } from './presence.js'
 import { createRedisReader } from './redis/connection.js'
 import { createStored } from './stored.js'
@@ -84,6 +85,7 @@ runService(
         description: 'Devices and their readings, and commands to devices.',
         version,
         host: config.READER_HOST,
+        open: [page],
         ...apiOptions(config),
         describeOthers: createBridgeDescription(config.BRIDGE_URLS),
       },

@@ -79,6 +79,20 @@ export function numberFields(text: string): string[] {
   return found
 }
 
+/** The texts of a JSON array's elements, as they were written. */
+export function elementTexts(text: string): string[] {
+  const found: string[] = []
+  let at = skipSpace(text, text.indexOf('[') + 1)
+  while (at < text.length && text[at] !== ']') {
+    const end = endOfValue(text, at)
+    if (end === at) break // no JSON
+    found.push(text.slice(at, end))
+    at = skipSpace(text, end)
+    if (text[at] === ',') at = skipSpace(text, at + 1)
+  }
+  return found
+}
+
 /** Whether a JSON text is that of a number. */
 export const isNumberText = (text: string): boolean => NUMBER.test(text)
 

@@ -141,8 +141,11 @@ export async function createHttpServer(
   })
   for (const plugin of options.open ?? []) await app.register(plugin)
   await app.register(async (guarded) => {
-    guarded.addHook('onRequest', async (request) => {
+    guarded.addHook('onRequest', async (request, reply) => {
       request.caller = access.callerOf(request.headers)
+      // so that a page need not try what its key is not good for
+      const { mayWrite, prefix } = request.caller
+      if (!mayWrite) void reply.header('key-allows', prefix === '' ? 'read' : 'read-prefix')
       if (!isAllowed(request)) throw FORBIDDEN
     })
     for (const plugin of calls) await guarded.register(plugin)
