@@ -1,5 +1,5 @@
 // What the npm scripts call, with Node's own modules alone: installs and builds what is needed, then runs the part.
-//   node stack/run.mjs start | test | simulate | chaos | bench | dlq | rebuild | size [arguments]
+//   node stack/run.mjs start | dev | test | simulate | chaos | bench | dlq | rebuild | size [arguments]
 import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -16,12 +16,15 @@ if (!existsSync(installed) || statSync(installed).mtimeMs < statSync(lock).mtime
   say('installing packages (once) ...')
   must('npm', ['ci', '--no-audit', '--no-fund'])
 }
-if (part === 'start') say('building ...')
-must(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-b'])
-if (part === 'start' || part === 'test')
-  must(process.execPath, [join(root, 'node_modules', 'vite', 'bin', 'vite.js'), 'build', join('reader', 'page')])
+if (part === 'start' || part === 'dev') say('building ...')
+const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc')
+const vite = join(root, 'node_modules', 'vite', 'bin', 'vite.js')
+must(process.execPath, [tsc, '-b'])
+if (part === 'start' || part === 'dev' || part === 'test')
+  must(process.execPath, [vite, 'build', join('reader', 'page')])
 
 if (part === 'start') await run([join(root, 'stack', 'dist', 'start.js'), ...args])
+else if (part === 'dev') await dev()
 else if (part === 'simulate') await run([join(root, 'simulator', 'dist', 'main.js'), ...args])
 else if (part === 'chaos') await run([join(root, 'e2e', 'dist', 'chaos', 'main.js'), ...args])
 else if (part === 'simulate:faults') await run([join(root, 'e2e', 'dist', 'simulation', 'main.js'), ...args])
@@ -30,7 +33,18 @@ else if (part === 'dlq') await run([join(root, 'bridge', 'dist', 'dlq.js'), ...a
 else if (part === 'rebuild') await run([join(root, 'consumer', 'dist', 'rebuild.js'), ...args])
 else if (part === 'size') await run([join(root, 'stack', 'dist', 'size.js'), ...args])
 else if (part === 'test') await test()
-else fail('usage: node stack/run.mjs start|test|simulate|chaos|bench|dlq|rebuild|size [arguments]')
+else fail('usage: node stack/run.mjs start|dev|test|simulate|chaos|bench|dlq|rebuild|size [arguments]')
+
+/** What `start` runs, built and started again when it changes. */
+async function dev() {
+  const builders = [
+    [tsc, '-b', '--watch', '--preserveWatchOutput'],
+    [vite, 'build', '--watch', join('reader', 'page')],
+  ].map((command) => spawn(process.execPath, command, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] }))
+  const code = await child([join(root, 'stack', 'dist', 'start.js'), '--restart-on-change', ...args])
+  for (const builder of builders) builder.kill()
+  process.exit(code)
+}
 
 async function test() {
   const results = join(root, '.local', 'test-results.json')

@@ -8,6 +8,7 @@ import { limitLog } from './log-limit.js'
 import { isFree } from './ports.js'
 import { NODE_FLAGS, prepare, root } from './prepare.js'
 import { type Server, startProcess } from './process.js'
+import { restartOnChange } from './restart.js'
 import { startMosquitto, startRedis } from './servers.js'
 import { supervise } from './supervise.js'
 
@@ -104,7 +105,11 @@ async function startAll() {
       isUp,
       env,
       onLine,
-    }).then(keep)
+    }).then(async (server) => {
+      await keep(server)
+      const folders = ['shared', name].map((room) => join(root, room, 'dist'))
+      if (process.argv.includes('--restart-on-change')) restartOnChange(server, folders, say)
+    })
   await Promise.all([
     node('bridge', ports.api.value, [], () => isReady(ports.api.value), show),
     node('consumer', ports.health.value, [], () => isReady(ports.health.value), show),
