@@ -99,39 +99,43 @@ export const statesCalls =
       return found.filter(isSilent)
     }
 
-    async function* pageOf(query: Query, own: string, read: RedisReader['read']): AsyncGenerator<string> {
-      const position = await options.position()
+    /** What was asked for, of all and of those that match; at most `most` where the query has no limit. */
+    const select = async (query: Query, own: string, read: RedisReader['read'], most: number) => {
       const all = ownIds(own)
       const matched = await matching(query, all, read)
-      const { after, offset = 0, limit = LIMIT } = query
+      const { after, offset = 0, limit = most } = query
       const start = offset + (after === undefined ? 0 : lowerBound(matched, `${after}\0`))
-      const page = matched.slice(start, start + limit)
-      const counts = { total: all.length, total_is_exact: index.isWhole(), matched: matched.length, position }
-      let head = `${JSON.stringify(counts).slice(0, -1)},"devices":[`
-      for await (const states of statesOf(read, page)) {
-        yield head + states.map(([id, state]) => text(id, state)).join(',')
-        head = ','
+      const ids = matched.slice(start, start + limit)
+      const next = start + ids.length < matched.length ? (ids.at(-1) ?? null) : null
+      return { total: all.length, matched: matched.length, ids, next }
+    }
+
+    async function* pageOf(query: Query, own: string, read: RedisReader['read']): AsyncGenerator<string> {
+      const position = await options.position() // before the states: they are never older
+      const { total, matched, ids, next } = await select(query, own, read, LIMIT)
+      const counts = JSON.stringify({ total, total_is_exact: index.isWhole(), matched, position })
+      let start = `${counts.slice(0, -1)},"devices":[`
+      for await (const states of statesOf(read, ids)) {
+        yield start + states.map(([id, state]) => text(id, state)).join(',')
+        start = ','
       }
-      const next = start + page.length < matched.length ? (page.at(-1) ?? null) : null
-      yield `${head === ',' ? '' : head}],"next":${JSON.stringify(next)}}`
+      yield `${start === ',' ? '' : start}],"next":${JSON.stringify(next)}}`
     }
 
     async function* linesOf(query: Query, own: string, format: Format, read: RedisReader['read']) {
-      const matched = await matching(query, ownIds(own), read)
-      const { after, offset = 0, limit = matched.length } = query
-      const start = offset + (after === undefined ? 0 : lowerBound(matched, `${after}\0`))
+      const { ids } = await select(query, own, read, Number.POSITIVE_INFINITY)
       const csv = createCsv(query.fields)
       const csvRow = (id: string, state: Found) => {
-        const { payload, timestamp } = typeof state === 'object' && state ? state : { payload: 'null', timestamp: '' }
+        const { payload, timestamp } = typeof state === 'object' && state ? state : { payload: '', timestamp: '' }
         return csv.row({ deviceId: id, timestamp, payload })
       }
       const line = format === 'csv' ? csvRow : (id: string, state: Found) => ndjsonLine(text(id, state))
-      let head = format === 'csv' ? csv.head : ''
-      for await (const states of statesOf(read, matched.slice(start, start + limit))) {
-        yield head + states.map(([id, state]) => line(id, state)).join('')
-        head = ''
+      let start = format === 'csv' ? csv.head : ''
+      for await (const states of statesOf(read, ids)) {
+        yield start + states.map(([id, state]) => line(id, state)).join('')
+        start = ''
       }
-      if (head !== '') yield head
+      if (start !== '') yield start
     }
 
     app.get(
