@@ -117,9 +117,9 @@ describe.skipIf(!executablePath)('the page', () => {
     const leave = await stayOnline('leaver')
     await send('leaver', '{"n":1}')
     const { page } = await open()
-    await rowOf(page, 'leaver').getByText('online', { exact: true }).waitFor({ state: 'attached' })
+    await rowOf(page, 'leaver').getByRole('img', { name: 'online', exact: true }).waitFor()
     leave()
-    await rowOf(page, 'leaver').getByText('offline', { exact: true }).waitFor({ state: 'attached' })
+    await rowOf(page, 'leaver').getByRole('img', { name: 'offline', exact: true }).waitFor()
   })
 
   test('a command is sent once for a double click, and the reply of the device is shown', async () => {

@@ -19,7 +19,7 @@ export function Figures({ store }: { store: Store }) {
     ['silent', count(silent), 'silent 10 min', (silent ?? 0) > 0],
     ['rate', rate(figures.received), 'messages/s', false],
     ['lag', count(figures.lag), 'lag in Kafka', false],
-    ['letters', count(figures.deadLetters), 'dead letters', (figures.deadLetters ?? 0) > 0],
+    ['letters', count(figures.deadLetters), 'dead letters 5 min', (figures.deadLetters ?? 0) > 0],
   ]
   return (
     <section class="panel figures" aria-label="Figures">

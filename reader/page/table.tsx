@@ -8,7 +8,7 @@ import { age, plain } from './text'
 import type { DeviceState } from './wire'
 
 const ROW_PX = 36
-export const SPARE_ROWS = 6 // above and below what is in sight
+export const SPARE_ROWS = 4 // above and below what is in sight
 export const MOST_ROWS = 400_000 // browsers lay out about 16 million pixels
 const SKELETON_ROWS = 20
 const COLUMNS = 3
@@ -50,22 +50,23 @@ export function Table({ store }: { store: Store }) {
   const { matched, isLoaded } = store.list.value
   const rowCount = isLoaded ? Math.min(matched, MOST_ROWS) : SKELETON_ROWS
   const columns = useColumns(store)
+  const height = useRef(0)
   const look = () => {
     const box = grid.current
     if (!box) return
     const first = Math.max(Math.floor(box.scrollTop / ROW_PX) - SPARE_ROWS, 0)
-    const last = Math.min(
-      Math.ceil((box.scrollTop + box.clientHeight) / ROW_PX) + SPARE_ROWS,
-      Math.max(rowCount - 1, 0),
-    )
+    const last = Math.min(Math.ceil((box.scrollTop + height.current) / ROW_PX) + SPARE_ROWS, Math.max(rowCount - 1, 0))
     const { first: hadFirst, last: hadLast } = store.view.peek()
     if (first !== hadFirst || last !== hadLast) store.view.value = { first, last }
   }
   useEffect(() => {
     const box = grid.current as HTMLDivElement
-    const observer = new ResizeObserver(look)
+    // it is told once at first; asked for while scrolling, it would cost a layout each time
+    const observer = new ResizeObserver(() => {
+      height.current = box.clientHeight
+      look()
+    })
     observer.observe(box)
-    look()
     return () => observer.disconnect()
   }, [rowCount])
   useEffect(() => {
@@ -117,7 +118,7 @@ export function Table({ store }: { store: Store }) {
       <div class="rows" role="presentation" style={{ height: `${rowCount * ROW_PX}px` }}>
         {shown.map((index) => (
           <Row
-            key={index}
+            key={index % shown.length} // elements are used again, whatever they show
             store={store}
             index={index}
             columns={columns}
@@ -205,6 +206,9 @@ function Row({ store, index, columns, isActive, onOpen }: RowProps) {
 }
 
 function Values({ state, columns }: { state: DeviceState; columns: Columns }) {
+  const before = useRef(state)
+  const isFresh = before.current.id === state.id && before.current !== state
+  before.current = state
   if (!state.isReadable)
     return (
       <span class="payload bad" role="gridcell">
@@ -222,7 +226,7 @@ function Values({ state, columns }: { state: DeviceState; columns: Columns }) {
       {text === undefined ? (
         <span class="muted">–</span>
       ) : (
-        <span key={state.timestamp} class="fresh">
+        <span key={isFresh && state.timestamp} class={isFresh ? 'fresh' : ''}>
           {plain(text)}
         </span>
       )}
@@ -235,8 +239,11 @@ export function Online({ state: { online }, isWorded = false }: { state: DeviceS
   const word = online === null ? 'not known' : online ? 'online' : 'offline'
   return (
     <span class={`online is-${online === null ? 'unknown' : word}`} title={word}>
-      <i aria-hidden="true">{online === null ? '?' : ''}</i>
-      <span class={isWorded ? '' : 'hidden'}>{word}</span>
+      {/* biome-ignore lint/a11y/useAriaPropsSupportedByRole: it has a role wherever it has a label */}
+      <i role={isWorded ? undefined : 'img'} aria-label={isWorded ? undefined : word}>
+        {online === null ? '?' : ''}
+      </i>
+      {isWorded && word}
     </span>
   )
 }
