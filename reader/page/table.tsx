@@ -8,7 +8,7 @@ import { age, plain } from './text'
 import type { DeviceState } from './wire'
 
 const ROW_PX = 36
-export const SPARE_ROWS = 4 // above and below what is in sight
+export const SPARE_ROWS = 3 // above and below what is in sight
 export const MOST_ROWS = 400_000 // browsers lay out about 16 million pixels
 const SKELETON_ROWS = 20
 const COLUMNS = 3
@@ -222,14 +222,12 @@ function Values({ state, columns }: { state: DeviceState; columns: Columns }) {
       </span>
     )
   return columns.read(state.payload).map((text, index) => (
-    <span key={columns.names[index]} class="value" role="gridcell">
-      {text === undefined ? (
-        <span class="muted">–</span>
-      ) : (
-        <span key={isFresh && state.timestamp} class={isFresh ? 'fresh' : ''}>
-          {plain(text)}
-        </span>
-      )}
+    <span
+      key={`${columns.names[index]}${isFresh ? state.timestamp : ''}`}
+      class={`value ${text === undefined ? 'muted' : isFresh ? 'fresh' : ''}`}
+      role="gridcell"
+    >
+      {text === undefined ? '–' : plain(text)}
     </span>
   ))
 }
