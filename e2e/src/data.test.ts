@@ -146,7 +146,10 @@ test('retained messages are ignored', async () => {
   expect(await redis.exists(`device:last_state:${id}`)).toBe(0)
   const metrics = await platform.bridge.metrics()
   expect(metrics).toMatch(/iot_mqtt_ignored_messages_total\{reason="retained"\} 1/)
+  // the broker hands the clearing on without the flag (MQTT 5, 3.3.1.3): nothing tells it from an empty reading
   await device.publishAsync(`${prefix}/${id}/data`, '', { qos: 1, retain: true })
+  const [letter] = await platform.records(1, `${platform.topic}-dlq`, hasKey(id))
+  expect(String(letter?.headers?.reason)).toBe('empty_payload')
 })
 
 test('all messages of a device are in one partition, in order: 10,000 of 100 devices', async () => {
