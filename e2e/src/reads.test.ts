@@ -308,6 +308,7 @@ test("the bridge's calls have the same answers here, and the description has the
   const { paths, components } = JSON.parse((await call('/openapi.json')).text)
   expect(Object.keys(paths).sort()).toEqual([
     '/commands/{commandId}',
+    '/dead-letters',
     '/devices',
     '/devices/{deviceId}',
     '/devices/{deviceId}/command',
@@ -315,8 +316,10 @@ test("the bridge's calls have the same answers here, and the description has the
     '/devices/{deviceId}/series',
     '/devices/{deviceId}/series/fields',
     '/devices/{deviceId}/state',
+    '/flow',
     '/health/live',
     '/health/ready',
+    '/live',
     '/metrics',
     '/states',
   ])
