@@ -176,7 +176,7 @@ async function start(name: 'bridge' | 'consumer', extra: NodeJS.ProcessEnv = {})
   const warnings = (pattern: RegExp) =>
     said()
       .split('\n')
-      .filter((line) => /"level":(40|50)/.test(line) && pattern.test(line))
+      .filter((line) => /"level":(40|50)/.test(line) && pattern.test(line) && !/no maxmemory/.test(line))
   return { service, said, warnings }
 }
 
