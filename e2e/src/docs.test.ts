@@ -102,7 +102,7 @@ test('our own containers may do as little as SECURITY.md says', () => {
   for (const setting of ['read_only: true', 'cap_drop: [ALL]', "security_opt: ['no-new-privileges:true']"])
     expect(shared).toContain(setting)
   const built = containers.filter(([, , text]) => text?.includes('build:'))
-  expect(built.map(([, name]) => name)).toEqual(['mqtt-kafka-bridge', 'kafka-redis-consumer', 'simulator'])
+  expect(built.map(([, name]) => name)).toEqual(['mqtt-kafka-bridge', 'kafka-redis-consumer', 'reader', 'simulator'])
   for (const [, name, text] of built) expect(text, name).toContain('<<: *service')
   const image = read('Dockerfile')
   expect(image).toContain('USER node')
