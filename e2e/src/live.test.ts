@@ -164,7 +164,10 @@ test('state, then feed behind it: each number after the state, none missing', as
   let isOver = false
   let number = 0
   const writing = (async () => {
-    while (!isOver) await device.publishAsync(`${platform.prefix}/${id}/data`, String(number++), { qos: 1 })
+    while (!isOver) {
+      await device.publishAsync(`${platform.prefix}/${id}/data`, String(number++), { qos: 1 })
+      await pause(1) // or the tests after this one would read a million records
+    }
   })()
   type State = { payload: number; position: string }
   const stateOf = async () => (await (await fetch(`${platform.reader.url}/devices/${id}/state`)).json()) as State
