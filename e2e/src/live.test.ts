@@ -364,7 +364,7 @@ test('there are as many streams as are allowed, and one that ends makes room', a
   await expect(of('10.0.0.3')).rejects.toThrow(/^503.*TOO_MANY_STREAMS/)
   first?.cut()
   await eventually(() => of('10.0.0.1'), 'there is room again')
-  expect(await platform.reader.stop()).toBe(0)
+  expect(await platform.reader.stop(), platform.reader.log()).toBe(0)
   for (const client of clients) await client.ended // it does not wait for them
 })
 

@@ -60,7 +60,7 @@ describe.skipIf(!executablePath)('the page', () => {
   }
   async function openTab(context: BrowserContext, place = '#/') {
     const page = await context.newPage()
-    page.setDefaultTimeout(20_000)
+    page.setDefaultTimeout(60_000)
     const problems: string[] = []
     const urls: string[] = []
     page.on('console', (message) => {
