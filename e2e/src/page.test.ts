@@ -27,6 +27,7 @@ describe.skipIf(!executablePath)('the page', () => {
   const contexts: BrowserContext[] = []
   const cleanUp: (() => Promise<void>)[] = []
   const fixture = usePlatform({
+    servers: {}, // of its own, for the page lists all devices that its Redis knows
     async start({ up }) {
       port = await claimPort()
       await up({ bridge: { DEVICE_OFFLINE_TIMEOUT: String(OFFLINE_S) }, reader: { READER_PORT: String(port) } })
