@@ -6,19 +6,17 @@ import { type Browser, chromium } from 'playwright-core'
 const NAMES = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable']
 const say = (line: string) => void process.stderr.write(`${line}\n`)
 
-const find = (): string | undefined =>
+/** Where a browser is; undefined where there is none. */
+export const findBrowser = (): string | undefined =>
   NAMES.map((name) => spawnSync('sh', ['-c', `command -v ${name}`], { encoding: 'utf8' }).stdout.trim()).find(Boolean)
 
-/** Where a browser is, installed as root on Debian where there is none; undefined where that cannot be. */
-export function findBrowser(): string | undefined {
-  const found = find()
-  if (found) return found
+/** Makes sure of one, as root on Debian; says so where that cannot be done. */
+export function installBrowser(): void {
+  if (findBrowser()) return
   try {
     ensurePrograms([{ program: 'chromium', apt: 'chromium', brew: 'chromium' }], say)
-    return find()
   } catch (error) {
     say(`the page is not tested in a browser: ${(error as Error).message}`)
-    return undefined
   }
 }
 

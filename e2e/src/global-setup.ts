@@ -1,6 +1,7 @@
 // One set of real servers for all end-to-end tests; those that stop a server start their own.
 
 import type { TestProject } from 'vitest/node'
+import { installBrowser } from './browser.js'
 import { startServers } from './servers.js'
 
 declare module 'vitest' {
@@ -15,6 +16,7 @@ declare module 'vitest' {
 process.env.JAVA_TOOL_OPTIONS ??= '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC'
 
 export default async function setup(project: TestProject) {
+  installBrowser() // here, for a worker that waits for it would be taken for a dead one
   const cluster = await startServers()
   project.provide('kafkaPort', cluster.kafka.port)
   project.provide('redisPort', cluster.redis.port)
