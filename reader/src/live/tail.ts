@@ -214,8 +214,8 @@ export function createTail(parts: TailParts): Tail {
         problems.set('look', isMissing(error) ? `topic ${name}: ${describe(error)}` : describe(error))
         await pause(LOOK_AGAIN_MS)
       }
-      if (over) return
-      await pause(WAKE_MS)
+      if (!over) await pause(WAKE_MS)
+      if (over) return // it may have ended while nobody waited to be woken
       if (!isWaitedFor()) await woken.wait(problems.size > 0 ? LOOK_AGAIN_MS : LOOK_MS)
     }
   }
