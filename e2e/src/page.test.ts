@@ -183,7 +183,12 @@ describe.skipIf(!executablePath)('the page', () => {
     })
     await isLive(page)
     const all = Array.from({ length: 21 }, (_, n) => `{"n":${20 - n}}`)
-    await eventually(async () => (await updates(page)).join() === all.join(), 'all of them, the newest first')
+    let shown = ''
+    const isWhole = async () => {
+      shown = (await updates(page)).join()
+      return shown === all.join()
+    }
+    await eventually(isWhole, () => `all of them, the newest first: ${shown}`)
     expect(await page.getByText(/No connection for/).count()).toBe(0)
   })
 

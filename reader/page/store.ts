@@ -47,6 +47,7 @@ export function createStore() {
   const loading = new Map<number, Filter>()
   let shownFilter = filter.peek() // those of the one before are shown until the answer comes
   let openedPosition = ''
+  let heard: DeviceState | undefined // the newest that listeners know of the device that is opened
   let countsDue = 0
   let followed = new Set<string>()
 
@@ -101,11 +102,19 @@ export function createStore() {
 
   function takeReading(reading: DeviceState): void {
     const state = pending.get(reading.id) ?? rows.get(reading.id)?.peek()
+    const isOpened = reading.id === route.peek().device
+    if (isOpened) tell(reading)
     const next = afterReading(state, reading)
-    if (next === state || (!state && reading.id !== route.peek().device)) return
-    put(next)
-    for (const listener of listeners) listener(reading)
+    if (next !== state && (state || isOpened)) put(next)
   }
+
+  /** Listeners hear each reading once: a page of states may have shown a later one before it came. */
+  function tell(reading: DeviceState): void {
+    const before = heardOf(reading.id)
+    heard = afterReading(before, reading)
+    if (heard !== before) for (const listener of listeners) listener(reading)
+  }
+  const heardOf = (id: string) => (heard?.id === id ? heard : undefined)
 
   /** States change together, once for each frame that is drawn. */
   function put(state: DeviceState): void {
@@ -196,7 +205,10 @@ export function createStore() {
     openedPosition = position
     const state =
       devices[0]?.id === id ? devices[0] : stateOf(await api.text(`/devices/${encodeURIComponent(id)}/state`))
-    if (route.peek().device === id) keep(newer(state))
+    if (route.peek().device === id) {
+      heard = afterReading(heardOf(id), state)
+      keep(newer(state))
+    }
     followInView()
   }
 
@@ -293,7 +305,7 @@ export function createStore() {
       })
       void loadPage(0)
     },
-    /** Calls `listener` for each reading of devices in sight, until the function that it returns is called. */
+    /** Calls `listener` for each reading of the device that is opened, until the function that it returns is called. */
     listen(listener: (reading: DeviceState) => void): () => void {
       listeners.add(listener)
       return () => listeners.delete(listener)
