@@ -20,7 +20,8 @@ function rangeOf(set: Map<string, number>, [, , start, end, ...options]: Command
   return inside.slice(skipped, skipped + count).flatMap(([member, score]) => [member, String(score)])
 }
 
-const member = fc.record({ score: fc.nat(5), member: fc.nat(999).map(String) })
+// a member holds its time: it has one score for ever
+const member = fc.tuple(fc.nat(5), fc.nat(999)).map(([score, name]): Member => ({ score, member: `${score}-${name}` }))
 const change = fc.record({ added: fc.array(member, { maxLength: 5 }), trimBelow: fc.nat(5) })
 
 async function walk(set: Map<string, number>, order: Order, pageSize: number, between: () => void): Promise<Entry[]> {
