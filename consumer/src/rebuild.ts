@@ -7,7 +7,14 @@ import { describe } from '@iot/shared/errors'
 import { kafkaOptions } from '@iot/shared/kafka/client'
 import { createConnections, type KafkaConnections } from '@iot/shared/kafka/connections'
 import { createReader } from '@iot/shared/kafka/reader'
-import { type Bounds, boundsOf, findTopic, leadersOf, type Topic } from '@iot/shared/kafka/topic-state'
+import {
+  type Bounds,
+  boundsOf,
+  findTopic,
+  leadersOf,
+  partitionsByLeader,
+  type Topic,
+} from '@iot/shared/kafka/topic-state'
 import { createProblems } from '@iot/shared/problems'
 import { redisAccess } from '@iot/shared/redis-config'
 import { pino } from 'pino'
@@ -27,12 +34,13 @@ const complain = (line: string) => void process.stderr.write(`${SERVICE}: ${line
 /** Where each partition begins and ends now. @throws when one of them has no leader, or its broker does not say */
 async function boundsNow(connections: KafkaConnections, topic: string, state: Topic): Promise<Map<number, Bounds>> {
   const found = new Map<number, Bounds>()
-  for (const { partition, leader } of state.partitions) {
+  for (const { partition, leader } of state.partitions)
     if (leader === null) throw new Error(`${topic}/${partition} has no leader`)
-    const bounds = (await boundsOf(connections, leader, topic, [partition])).get(partition)
-    if (bounds instanceof Error) throw bounds
-    if (bounds) found.set(partition, bounds)
-  }
+  for (const [leader, partitions] of partitionsByLeader(state))
+    for (const [partition, bounds] of await boundsOf(connections, leader, topic, partitions)) {
+      if (bounds instanceof Error) throw bounds
+      found.set(partition, bounds)
+    }
   return found
 }
 

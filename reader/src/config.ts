@@ -29,7 +29,6 @@ export const readerSchema = {
   READER_HOST: z.string().default('127.0.0.1'),
   READER_PORT: integer(8002, 0, 65_535),
 }
-export type ReaderConfig = z.output<z.ZodObject<typeof readerSchema>>
 
 export const readerNeeds: Need[] = [...commonNeeds, ...redisNeeds]
 

@@ -38,19 +38,24 @@ export function partitionsByLeader({ partitions }: Topic): Map<number, number[]>
   return byLeader
 }
 
+/** Asks every leader about its partitions at once; those of brokers that do not answer are missing. */
+async function askLeaders<T>(
+  state: Topic,
+  ask: (leader: number, partitions: number[]) => Promise<Map<number, T>>,
+): Promise<[partition: number, answer: T][]> {
+  const asked = [...partitionsByLeader(state)].map(([leader, partitions]) => ask(leader, partitions))
+  const results = await Promise.allSettled(asked)
+  return results.flatMap((result) => (result.status === 'fulfilled' ? [...result.value] : []))
+}
+
 /** Where the partitions begin and end whose broker says so. */
 export async function boundsOfTopic(
   connections: KafkaConnections,
   topic: string,
   state: Topic,
 ): Promise<Map<number, Bounds>> {
-  const bounds = new Map<number, Bounds>()
-  const asked = [...partitionsByLeader(state)].map(async ([leader, partitions]) => {
-    const found = await boundsOf(connections, leader, topic, partitions)
-    for (const [partition, bound] of found) if (!(bound instanceof Error)) bounds.set(partition, bound)
-  })
-  await Promise.allSettled(asked)
-  return bounds
+  const found = await askLeaders(state, (leader, partitions) => boundsOf(connections, leader, topic, partitions))
+  return new Map(found.flatMap(([partition, bounds]) => (bounds instanceof Error ? [] : [[partition, bounds]])))
 }
 
 type Listed = { partition: number; errorCode: number; offset: string; timestamp: string }
@@ -101,14 +106,14 @@ export async function offsetsAt(
   state: Topic,
   timeMs: number,
 ): Promise<Map<number, number | null>> {
-  const offsets = new Map<number, number | null>()
-  const asked = [...partitionsByLeader(state)].map(async ([leader, partitions]) => {
-    const found = await listOffsets(connections, leader, topic, at(partitions, String(timeMs)))
-    for (const { partition, errorCode, offset } of found.values())
-      if (errorCode === 0) offsets.set(partition, Number(offset) < 0 ? null : Number(offset))
-  })
-  await Promise.allSettled(asked)
-  return offsets
+  const found = await askLeaders(state, (leader, partitions) =>
+    listOffsets(connections, leader, topic, at(partitions, String(timeMs))),
+  )
+  return new Map(
+    found.flatMap(([partition, { errorCode, offset }]) =>
+      errorCode === 0 ? [[partition, Number(offset) < 0 ? null : Number(offset)]] : [],
+    ),
+  )
 }
 
 /**
