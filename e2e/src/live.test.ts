@@ -34,8 +34,14 @@ async function restart(env: NodeJS.ProcessEnv = {}) {
   await reader.kill()
   await reader.start({ BRIDGE_URLS: bridge.url, CONSUMER_URLS: consumer.url, ...env })
 }
-const live = async (query = '', options: ListenOptions = {}) => {
-  const client = await listen(`${platform.reader.url}/live?${query}`, options)
+/** A stream; as every client does, it asks again when Kafka does not answer in time. */
+const live = async (query = '', options: ListenOptions = {}): Promise<LiveClient> => {
+  const opening = listen(`${platform.reader.url}/live?${query}`, options)
+  const client = await opening.catch(async (error: Error) => {
+    if (!error.message.includes('KAFKA_UNAVAILABLE')) throw error
+    await pause(500)
+    return live(query, options)
+  })
   clients.push(client)
   return client
 }
@@ -78,9 +84,24 @@ function byPartition(updates: LiveEvent[]) {
   for (const update of updates) {
     const position = positionIn(update)
     const partition = Number(position.split(':')[0])
-    found.set(partition, [...(found.get(partition) ?? []), { position, text: update.text }])
+    const list = found.get(partition) ?? []
+    list.push({ position, text: update.text })
+    found.set(partition, list)
   }
   return found
+}
+/** Repeats `write` for as long as `body` takes, and no longer, however it ends. */
+async function whileWriting(write: () => Promise<void>, body: () => Promise<void>) {
+  let isOver = false
+  const writing = (async () => {
+    while (!isOver) await write()
+  })()
+  try {
+    await body()
+  } finally {
+    isOver = true
+    await writing
+  }
 }
 
 test('an update has the bytes of its record, on one line; what is none of ours is passed over', async () => {
@@ -123,36 +144,33 @@ test('50 cuts at random bytes and 5 kills of the reader: what comes is the topic
   const { position } = await opened(first)
   first.cut()
   let lastId = position
-  let isOver = false
   let sent = 0
-  const writing = (async () => {
-    while (!isOver) {
-      const record = () => ({
-        id: platform.id(`cut${randomInt(20)}`),
-        payload: `{"seq":${sent++},"pad":"${'x'.repeat(randomInt(400))}"}`,
-      })
-      await send(Array.from({ length: randomInt(1, 20) }, record))
-      await pause(20)
-    }
-  })()
+  const write = async () => {
+    const record = () => ({
+      id: platform.id(`cut${randomInt(20)}`),
+      payload: `{"seq":${sent++},"pad":"${'x'.repeat(randomInt(400))}"}`,
+    })
+    await send(Array.from({ length: randomInt(1, 20) }, record))
+    await pause(20)
+  }
   const got: LiveEvent[] = []
   const onEvent = (event: LiveEvent) => {
     if (event.event === 'gap') throw new Error('nothing is missing')
     if (event.event === 'update') got.push(event)
   }
-  for (let cut = 0; cut < 50; cut++) {
-    const isKill = cut % 10 === 9
-    const cutAfter = isKill ? Number.POSITIVE_INFINITY : randomInt(200, 20_000)
-    const client = await live('', { lastId, cutAfter, onEvent })
-    if (isKill) {
-      await eventually(() => client.updates().length > 5, 'some updates')
-      await restart()
+  await whileWriting(write, async () => {
+    for (let cut = 0; cut < 50; cut++) {
+      const isKill = cut % 10 === 9
+      const cutAfter = isKill ? Number.POSITIVE_INFINITY : randomInt(200, 20_000)
+      const client = await live('', { lastId, cutAfter, onEvent })
+      if (isKill) {
+        await eventually(() => client.updates().length > 5, 'some updates')
+        await restart()
+      }
+      await client.ended
+      lastId = client.lastId
     }
-    await client.ended
-    lastId = client.lastId
-  }
-  isOver = true
-  await writing
+  })
   await live('', { lastId, onEvent })
   await eventually(() => got.length >= sent, 'all records')
   expect(byPartition(got)).toEqual(await onTopic(ends))
@@ -161,31 +179,28 @@ test('50 cuts at random bytes and 5 kills of the reader: what comes is the topic
 test('state, then feed behind it: each number after the state, none missing', async () => {
   const id = platform.id('joined')
   const device = await platform.device()
-  let isOver = false
   let number = 0
-  const writing = (async () => {
-    while (!isOver) {
-      await device.publishAsync(`${platform.prefix}/${id}/data`, String(number++), { qos: 1 })
-      await pause(1) // or the tests after this one would read a million records
-    }
-  })()
+  const write = async () => {
+    await device.publishAsync(`${platform.prefix}/${id}/data`, String(number++), { qos: 1 })
+    await pause(1) // or the tests after this one would read a million records
+  }
   type State = { payload: number; position: string }
   const stateOf = async () => (await (await fetch(`${platform.reader.url}/devices/${id}/state`)).json()) as State
-  await eventually(async () => (await stateOf()).payload >= 0, 'a state')
-  for (let round = 0; round < 50; round++) {
-    const state = await stateOf()
-    await pause(randomInt(20))
-    const client = await live(`device=${id}&count=5&after=${state.position}`)
-    await client.ended
-    const numbers = client.updates().map(({ data }) => (data as { payload: number }).payload)
-    // the state may be newer than its position says: then it comes again
-    const [from = -1] = numbers
-    expect(from).toBeLessThanOrEqual(state.payload + 1)
-    expect(numbers).toEqual(Array.from({ length: 5 }, (_, index) => from + index))
-    expect(openOf(client)).toMatchObject({ resumed: true })
-  }
-  isOver = true
-  await writing
+  await whileWriting(write, async () => {
+    await eventually(async () => (await stateOf()).payload >= 0, 'a state')
+    for (let round = 0; round < 50; round++) {
+      const state = await stateOf()
+      await pause(randomInt(20))
+      const client = await live(`device=${id}&count=5&after=${state.position}`)
+      await client.ended
+      const numbers = client.updates().map(({ data }) => (data as { payload: number }).payload)
+      // the state may be newer than its position says: then it comes again
+      const [from = -1] = numbers
+      expect(from).toBeLessThanOrEqual(state.payload + 1)
+      expect(numbers).toEqual(Array.from({ length: 5 }, (_, index) => from + index))
+      expect(openOf(client)).toMatchObject({ resumed: true })
+    }
+  })
 })
 
 test('every=: the newest of each device, and a cut between them loses none', async () => {
