@@ -9,13 +9,14 @@ import { type Server, startMosquitto } from '@iot/stack/servers'
 import { Aedes } from 'aedes'
 import mqtt from 'mqtt'
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest'
+import { sharedKafka } from './fixture.js'
 import { createPlatform, eventually, type Platform } from './platform.js'
 import { startServers } from './servers.js'
 
 let cluster: Cluster
 let platform: Platform
 beforeAll(async () => {
-  cluster = await startServers() // of its own, for the broker is stopped
+  cluster = await startServers({ kafka: sharedKafka() }) // of its own, for the broker is stopped
   platform = await createPlatform({
     kafka: cluster.kafka.port,
     redis: cluster.redis.port,

@@ -4,6 +4,7 @@ import type { Cluster } from '@iot/stack/cluster'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { runCell } from './chaos/cell.js'
 import { strike } from './chaos/faults.js'
+import { sharedKafka } from './fixture.js'
 import { createPlatform, eventually, type Platform } from './platform.js'
 import { startServers } from './servers.js'
 
@@ -11,7 +12,7 @@ let cluster: Cluster
 let platform: Platform
 let isNew: boolean
 beforeAll(async () => {
-  cluster = await startServers() // of its own, for its Redis is configured and killed
+  cluster = await startServers({ kafka: sharedKafka() }) // of its own, for its Redis is configured and killed
   platform = await createPlatform({
     kafka: cluster.kafka.port,
     redis: cluster.redis.port,

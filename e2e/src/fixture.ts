@@ -1,12 +1,13 @@
 // What most tests begin and end with: servers, a platform on them, both services up; all of it gone afterwards.
 import type { Cluster, ClusterOptions } from '@iot/stack/cluster'
+import type { Server } from '@iot/stack/servers'
 import { afterAll, afterEach, beforeAll, beforeEach, inject } from 'vitest'
 import { createPlatform, type Platform, type Ports, portsOf } from './platform.js'
 import { startServers } from './servers.js'
 
 export type FixtureOptions = {
   /** Starts servers for this fixture alone, for tests that strike, configure or watch them. Else those of the run. */
-  servers?: ClusterOptions
+  servers?: ClusterOptions | (() => ClusterOptions)
   /** Whether every test gets a platform of its own, on the same servers; else the file's tests share one. */
   forEachTest?: boolean
   /** Further doing before the platform is created, such as a proxy; returns where clients reach the servers. */
@@ -31,7 +32,7 @@ export function usePlatform(options: FixtureOptions = {}): Fixture {
   const after = forEachTest ? afterEach : afterAll
   if (servers) {
     beforeAll(async () => {
-      cluster = await startServers(servers)
+      cluster = await startServers(typeof servers === 'function' ? servers() : servers)
     })
     afterAll(() => cluster?.stop())
   }
@@ -55,6 +56,14 @@ export function usePlatform(options: FixtureOptions = {}): Fixture {
       return cluster
     },
   }
+}
+
+/** Kafka of the run, for a test that strikes, configures or watches other servers only: it can be used and not touched. */
+export function sharedKafka(): Server {
+  const untouchable = () => Promise.reject(new Error("this Kafka is the whole run's"))
+  const port = inject('kafkaPort')
+  const stop = async () => {} // when its last user has gone
+  return { name: 'Kafka', port, signal: untouchable, start: untouchable, stop, onExit: () => {} }
 }
 
 /** The ports of the servers that all tests of a run share. */

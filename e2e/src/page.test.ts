@@ -6,7 +6,7 @@ import type { Browser, BrowserContext, BrowserContextOptions, Page } from 'playw
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { findBrowser, openBrowser } from './browser.js'
 import { eventually } from './eventually.js'
-import { usePlatform } from './fixture.js'
+import { sharedKafka, usePlatform } from './fixture.js'
 
 const OFFLINE_S = 4
 const HIDDEN_MS = 30_000
@@ -27,7 +27,7 @@ describe.skipIf(!executablePath)('the page', () => {
   const contexts: BrowserContext[] = []
   const cleanUp: (() => Promise<void>)[] = []
   const fixture = usePlatform({
-    servers: {}, // of its own, for the page lists all devices that its Redis knows
+    servers: () => ({ kafka: sharedKafka() }), // of its own, for the page lists all devices that its Redis knows
     async start({ up }) {
       port = await claimPort()
       await up({ bridge: { DEVICE_OFFLINE_TIMEOUT: String(OFFLINE_S) }, reader: { READER_PORT: String(port) } })

@@ -4,6 +4,7 @@ import type { Cluster } from '@iot/stack/cluster'
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { runCell } from './chaos/cell.js'
+import { sharedKafka } from './fixture.js'
 import { createPlatform, eventually, type Platform } from './platform.js'
 import { startServers } from './servers.js'
 
@@ -11,7 +12,7 @@ let cluster: Cluster
 let platform: Platform
 beforeAll(async () => {
   // of its own, for its Redis refuses; loading takes it 1 ms a command
-  cluster = await startServers({ redisOptions: ['--key-load-delay', '1000'] })
+  cluster = await startServers({ kafka: sharedKafka(), redisOptions: ['--key-load-delay', '1000'] })
   platform = await createPlatform({
     kafka: cluster.kafka.port,
     redis: cluster.redis.port,

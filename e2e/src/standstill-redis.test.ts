@@ -10,6 +10,7 @@ import type { Cluster } from '@iot/stack/cluster'
 import { size } from '@iot/stack/sizing'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { z } from 'zod'
+import { sharedKafka } from './fixture.js'
 import { createPlatform, eventually, type Platform } from './platform.js'
 import { startServers } from './servers.js'
 
@@ -24,7 +25,7 @@ let platform: Platform
 beforeAll(async () => {
   // of its own, for its Redis refuses; a snapshot cannot be moved to the name `.`
   const user = ['--user', 'iot', 'on', '>secret', '~*', '&*', '+@all']
-  cluster = await startServers({ redisOptions: ['--dbfilename', '.', ...user] })
+  cluster = await startServers({ kafka: sharedKafka(), redisOptions: ['--dbfilename', '.', ...user] })
   platform = await createPlatform({
     kafka: cluster.kafka.port,
     redis: cluster.redis.port,

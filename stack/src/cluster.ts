@@ -18,6 +18,8 @@ export type Cluster = {
 }
 
 export type ClusterOptions = {
+  /** A Kafka that is up already, in place of one of its own. */
+  kafka?: Server
   /** How many brokers Kafka has: 1 by default. */
   kafkaBrokers?: number
   /** The port of a proxy that clients are to use for Kafka. */
@@ -40,6 +42,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
   return assemble(
     {
       kafka: async (port) => {
+        if (options.kafka) return [options.kafka]
         const more = await Promise.all(Array.from({ length: kafkaBrokers - 1 }, claimPort))
         return startKafkaNodes([port, ...more], dir, { advertised, properties: kafkaProperties })
       },
