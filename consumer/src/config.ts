@@ -1,7 +1,7 @@
 // The consumer's configuration: every environment variable it knows, with its default and bounds.
 import { type CommonConfig, commonNeeds, commonSchema, commonWarnings, groupId } from '@iot/shared/common-config'
 import { integer, type Need } from '@iot/shared/config'
-import { type RedisConfig, redisNeeds, redisSchema, redisWarnings } from '@iot/shared/redis-config'
+import { type RedisConfig, redisNeeds, redisSchema, redisWarnings } from '@iot/shared/redis/config'
 import { z } from 'zod'
 import type { Limits } from './redis/scripts.js'
 

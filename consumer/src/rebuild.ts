@@ -16,7 +16,7 @@ import {
   type Topic,
 } from '@iot/shared/kafka/topic-state'
 import { createProblems } from '@iot/shared/problems'
-import { redisAccess } from '@iot/shared/redis-config'
+import { redisAccess } from '@iot/shared/redis/config'
 import { pino } from 'pino'
 import { consumerNeeds, consumerSchema, redisLimits } from './config.js'
 import { countSkipped } from './lag.js'

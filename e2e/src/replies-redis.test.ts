@@ -68,6 +68,10 @@ function createImpostor() {
   impostor.server = createServer(serve)
   return impostor
 }
+const portOf = async ({ server }: ReturnType<typeof createImpostor>) => {
+  await new Promise<void>((resolve) => server?.listen(0, '127.0.0.1', resolve))
+  return (server?.address() as { port: number }).port
+}
 
 /** The first whole request of the text: an array of bulk strings. */
 function parse(text: string): { words: string[]; length: number } | null {
@@ -97,8 +101,7 @@ let platform: Platform
 let ids: string[]
 beforeAll(async () => {
   impostor = createImpostor()
-  await new Promise<void>((resolve) => impostor.server?.listen(0, '127.0.0.1', resolve))
-  proxy = await createProxy((impostor.server?.address() as { port: number }).port)
+  proxy = await createProxy(await portOf(impostor))
   platform = await createPlatform({ kafka: inject('kafkaPort'), redis: inject('redisPort'), mqtt: inject('mqttPort') })
   ids = Array.from({ length: DEVICES }, (_, index) => platform.id(`device-${index}`))
   impostor.state = () => '*0\r\n'
@@ -155,18 +158,25 @@ test('a reply of another form is a failure: nothing is committed, nothing is a d
   expect(letters.reduce((sum, end) => sum + end, 0)).toBe(0)
 }, 120_000)
 
-test('what nobody asked for, and what says that it is huge: another connection is made, in the same process', async () => {
-  const { consumer } = platform
-  Object.assign(impostor, { state: () => '*0\r\n' })
-  const pid = consumer.pid()
-  for (const bytes of ['$-1\r\n', '>1\r\n$-1\r\n', '$536870912\r\n', '*1\r\n'.repeat(100_000), `+${'a'.repeat(1e6)}`]) {
-    await eventually(() => impostor.sockets.size > 0, 'a connection')
-    const [socket] = impostor.sockets
+const UNASKED = ['$-1\r\n', '>1\r\n$-1\r\n', '$536870912\r\n', '*1\r\n'.repeat(100_000), `+${'a'.repeat(1e6)}`]
+
+test.each([
+  'consumer',
+  'reader',
+] as const)('%s: what nobody asked for, and what says that it is huge, costs a connection and not the process', async (name) => {
+  const service = platform[name]
+  const server = name === 'consumer' ? impostor : createImpostor()
+  if (name === 'reader') await service.start({ REDIS_URL: `redis://127.0.0.1:${await portOf(server)}` })
+  server.state = () => '*0\r\n'
+  const pid = service.pid()
+  for (const bytes of UNASKED) {
+    await eventually(() => server.sockets.size > 0, 'a connection')
+    const [socket] = server.sockets
     socket?.write(bytes)
-    await eventually(() => socket && !impostor.sockets.has(socket), `${bytes.slice(0, 20)} ends the connection`)
+    await eventually(() => socket && !server.sockets.has(socket), `${bytes.slice(0, 20)} ends the connection`)
   }
-  expect(consumer.pid()).toBe(pid)
-  expect((await fetch(`${consumer.url}/health/live`)).status).toBe(200)
+  expect(service.pid()).toBe(pid)
+  expect((await fetch(`${service.url}/health/live`)).status).toBe(200)
 })
 
 test('behind the same address stands Redis again: everything is stored', async () => {

@@ -2,7 +2,7 @@
 import { type CommonConfig, commonNeeds, commonSchema, commonWarnings, groupId } from '@iot/shared/common-config'
 import { integer, list, type Need } from '@iot/shared/config'
 import { type ApiConfig, apiSchema, apiWarnings } from '@iot/shared/http/config'
-import { type RedisConfig, redisNeeds, redisSchema, redisWarnings } from '@iot/shared/redis-config'
+import { type RedisConfig, redisNeeds, redisSchema, redisWarnings } from '@iot/shared/redis/config'
 import { z } from 'zod'
 
 /** Addresses of other services, with commas; the text that is returned has no slash at its end. */

@@ -1,12 +1,13 @@
 // Writes the work of a batch to Redis in one go: two scripts for some devices at a time, every reply checked. While
 // there is nothing to write, a probe tells whether there could be.
+import type { RedisAccess } from '@iot/shared/redis/connection'
 import type { Logger } from 'pino'
 import { Counter, Gauge, Histogram } from 'prom-client'
 import { type DeviceWork, newestOf } from '../batch.js'
 import type { Refusal, Sink } from '../storing.js'
 import { createAcceptance, LostError } from './acceptance.js'
 import { type CallOptions, planCalls } from './calls.js'
-import { createConnection, type RedisAccess, translated } from './connection.js'
+import { createWriter, translated } from './connection.js'
 import { createDurability } from './durability.js'
 import { PROBE_KEY } from './keys.js'
 import { createKnown } from './known.js'
@@ -50,7 +51,7 @@ export function createRedisSink(options: RedisSinkOptions, logger: Logger): Sink
   const { url, access, retentionSeconds, whenFull, limits = NO_LIMITS } = options
   const scripts = { storing: storingScripts(limits), sparing: sparingScripts(limits) }
   const acceptance = createAcceptance(logger)
-  const connection = () => createConnection(url, access, () => acceptance.check() !== null)
+  const connection = () => createWriter(url, access, () => acceptance.check() !== null)
   const redis = connection()
   const runner = createRunner(redis)
   const durability = options.durability === 'fsync' ? createDurability(redis, connection(), () => void probe()) : null

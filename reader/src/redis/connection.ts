@@ -5,12 +5,12 @@ import { lastStateKey } from '@iot/shared/contract'
 import { describe } from '@iot/shared/errors'
 import type { Check } from '@iot/shared/health'
 import { Problem } from '@iot/shared/http/problem'
-import { Redis, type RedisOptions } from 'ioredis'
+import { COMMAND_TIMEOUT_MS, createConnection, type RedisAccess } from '@iot/shared/redis/connection'
 import type { Logger } from 'pino'
 
-const TIMEOUT_MS = 5000
 const LOOK_MS = 500
-const MAX_RECONNECT_MS = 1000
+// a message may have 100 MB (MAX_PAYLOAD_BYTES); MAX_MEMBERS of a history come with a score each
+const BOUNDS = { bulkBytes: 134_217_728, items: 100_000 }
 
 const AWAY = new Problem(503, 'REDIS_UNAVAILABLE', 'Redis does not answer')
 export const NOT_READABLE = new Problem(500, 'NOT_READABLE', 'Redis holds something else under a key of this device')
@@ -31,25 +31,11 @@ export type RedisReader = {
 }
 
 /** @param options.access what the connection shows */
-export function createRedisReader(
-  options: { url: string; access: Pick<RedisOptions, 'username' | 'password' | 'tls'> },
-  logger: Logger,
-): RedisReader {
+export function createRedisReader(options: { url: string; access: RedisAccess }, logger: Logger): RedisReader {
   const messages = { wrong: 'Redis does not answer; retrying', right: 'Redis answers again' }
   const condition = createCondition('redis', messages, logger)
-  const redis = new Redis(options.url, {
-    ...options.access,
-    lazyConnect: true,
-    maxRetriesPerRequest: 0,
-    enableOfflineQueue: false,
-    enableReadyCheck: false, // the look tells more
-    protocol: 2, // HELLO is not among what an account needs that may only read
-    commandTimeout: TIMEOUT_MS,
-    connectTimeout: 5000,
-    disconnectTimeout: 500,
-    keepAlive: 5000,
-    retryStrategy: (times) => Math.min(times * 100, MAX_RECONNECT_MS),
-  })
+  const { url, access } = options
+  const redis = createConnection(url, { access, bounds: BOUNDS, protocol: 2 }) // HELLO needs more rights than reading
   let ticker: NodeJS.Timeout | undefined
   let isLooking = false
   let isProven = false
@@ -61,7 +47,7 @@ export function createRedisReader(
     condition.wrong(words)
     if (!/timed out/i.test(words)) return AWAY
     redis.disconnect(true) // another connection may reach a server that answers
-    return new Problem(504, 'REDIS_TIMEOUT', `Redis gave no reply within ${TIMEOUT_MS / 1000} s`)
+    return new Problem(504, 'REDIS_TIMEOUT', `Redis gave no reply within ${COMMAND_TIMEOUT_MS / 1000} s`)
   }
   redis.on('error', failed)
 

@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { createReplyCheck } from './reply-check.js'
 
+const BOUNDS = { bulkBytes: 1_048_576, items: 10_000 }
 const REPLIES = [
   '+OK\r\n',
   '-ERR unknown command\r\n',
@@ -28,7 +29,7 @@ test('replies are counted wherever they are cut', () => {
   fc.assert(
     fc.property(list, fc.array(fc.integer({ min: 1, max: 20 }), { minLength: 1, maxLength: 50 }), (replies, sizes) => {
       const bytes = Buffer.from(replies.join(''))
-      const check = createReplyCheck()
+      const check = createReplyCheck(BOUNDS)
       let count = 0
       for (let at = 0, turn = 0; at < bytes.length; turn++) {
         const size = sizes[turn % sizes.length] as number
@@ -52,14 +53,14 @@ test.each<[string, string]>([
   ['another protocol', 'HTTP/1.1 400 Bad Request\r\n'],
   ['an endless line', `+${'a'.repeat(70_000)}`],
 ])('%s is no reply', (_name, text) => {
-  expect(() => createReplyCheck()(Buffer.from(text))).toThrow('a reply that')
+  expect(() => createReplyCheck(BOUNDS)(Buffer.from(text))).toThrow('a reply that')
 })
 
 test('whatever bytes come, it counts or throws, and keeps no more than a line', () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 500 }), (bytes) => {
       try {
-        expect(createReplyCheck()(Buffer.from(bytes))).toBeLessThanOrEqual(bytes.length)
+        expect(createReplyCheck(BOUNDS)(Buffer.from(bytes))).toBeLessThanOrEqual(bytes.length)
       } catch (error) {
         expect((error as Error).message).toContain('a reply that')
       }

@@ -1,6 +1,6 @@
 // What a service that talks to Redis is configured by.
 import { z } from 'zod'
-import { given, isLoopback, type Need, pemFile, url } from './config.js'
+import { given, isLoopback, type Need, pemFile, url } from '../config.js'
 
 export const redisSchema = {
   REDIS_URL: url('redis://127.0.0.1:6379', ['redis', 'rediss']),

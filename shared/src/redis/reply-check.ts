@@ -2,19 +2,20 @@
 // long it says it is, and ends the process where it gets one that nobody asked for. Pure.
 
 const MAX_LINE_BYTES = 65_536
-const MAX_BULK_BYTES = 1_048_576 // INFO, the longest reply, has some 10 KB
-const MAX_ITEMS = 10_000 // HELLO tells of modules, a script of each device that it refuses
 const MAX_DEPTH = 8
 const LINE_FEED = 10
 const BULKS = '$=!'
 const LISTS = '*%~'
 const LINES = '+-:,#_('
 
+/** The longest string and the longest list that a reply may hold. */
+export type ReplyBounds = { bulkBytes: number; items: number }
+
 /**
  * Returns a function that takes what arrives, in pieces of any size, and returns how many replies end in it.
  * @throws where it can be no reply to what we ask: nothing more may be read from the connection
  */
-export function createReplyCheck(): (chunk: Buffer) => number {
+export function createReplyCheck(bounds: ReplyBounds): (chunk: Buffer) => number {
   const open: number[] = [] // of the lists under way, from the outermost: how many items are to come
   let bulkBytes = 0 // of the string under way, its end included: how many are to come
   let line = ''
@@ -34,12 +35,12 @@ export function createReplyCheck(): (chunk: Buffer) => number {
     const kind = head.charAt(0)
     if (LINES.includes(kind) && kind !== '') return ended()
     const count = /^-1$|^\d{1,9}$/.test(head.slice(1)) ? Number(head.slice(1)) : Number.NaN
-    if (BULKS.includes(kind) && count <= MAX_BULK_BYTES) {
+    if (BULKS.includes(kind) && count <= bounds.bulkBytes) {
       if (count < 0) return ended()
       bulkBytes = count + 2
       return false
     }
-    if (LISTS.includes(kind) && count <= MAX_ITEMS && open.length < MAX_DEPTH) {
+    if (LISTS.includes(kind) && count <= bounds.items && open.length < MAX_DEPTH) {
       if (count <= 0) return ended()
       open.push(kind === '%' ? 2 * count : count)
       return false
