@@ -62,7 +62,11 @@ export async function createPlatform(ports: Ports, access?: Access) {
   const newConsumer = async () =>
     service('consumer', { REDIS_URL: `redis://127.0.0.1:${ports.redis}`, KAFKA_GROUP_ID: groupId })
   const consumer = await newConsumer()
-  const reader = service('reader', { REDIS_URL: `redis://127.0.0.1:${ports.redis}`, KAFKA_GROUP_ID: groupId })
+  const reader = service('reader', {
+    REDIS_URL: `redis://127.0.0.1:${ports.redis}`,
+    KAFKA_GROUP_ID: groupId,
+    READER_NICE: '0', // tests want their cores for as long as they run
+  })
 
   const redis = new Redis(ports.redis, '127.0.0.1', { maxRetriesPerRequest: null, ...access?.redis })
   redis.on('error', () => {})

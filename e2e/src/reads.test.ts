@@ -1,6 +1,7 @@
 // The reader's calls: readings come out as they went in, page by page or whole, and nothing is missing or given twice.
 import { once } from 'node:events'
 import { get as httpGet, type IncomingMessage } from 'node:http'
+import { getPriority } from 'node:os'
 import { historyKey, lastStateKey } from '@iot/shared/contract'
 import type { MqttClient } from 'mqtt'
 import { beforeAll, expect, inject, test } from 'vitest'
@@ -367,6 +368,16 @@ test('a read key reads, one with a prefix reads of its own devices alone, and ke
   const said = reader.log() + (await reader.metrics())
   for (const key of [KEY, READ_KEY, SITE_KEY]) expect(said).not.toContain(key)
   await redis.del(...[mine, other].map(lastStateKey))
+})
+
+test.each([
+  ['', 10],
+  ['3', 3],
+])('it stands behind the services that store: READER_NICE=%s', async (nice, priority) => {
+  const { reader } = fixture.platform
+  await reader.kill()
+  await startReader({ READER_NICE: nice })
+  expect(getPriority(reader.pid())).toBe(priority)
 })
 
 test('a part that is away is said within 6 s, and everything else goes on', async () => {

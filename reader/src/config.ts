@@ -27,6 +27,7 @@ export const readerSchema = {
   MAX_LIVE_STREAMS: integer(500, 1, 100_000),
   MAX_LIVE_STREAMS_PER_ADDRESS: integer(20, 1, 100_000),
   READER_HOST: z.string().default('127.0.0.1'),
+  READER_NICE: integer(10, 0, 19),
   READER_PORT: integer(8002, 0, 65_535),
 }
 

@@ -1,6 +1,6 @@
 // The reader: the platform's data over HTTP. It stands beside the way of the data and can hold up none of it. Wiring only.
 import { readFileSync } from 'node:fs'
-import { setPriority } from 'node:os'
+import { getPriority, setPriority } from 'node:os'
 import { defaultGroupId } from '@iot/shared/common-config'
 import { loadConfig } from '@iot/shared/config'
 import { deadLetterTopic } from '@iot/shared/contract'
@@ -29,7 +29,6 @@ import { createRedisReader } from './redis/connection.js'
 import { createStored } from './stored.js'
 
 const SERVICE = 'reader'
-const PRIORITY = 10 // behind the services that store: where they share a core, they come first
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
 
 runService(
@@ -40,7 +39,8 @@ runService(
     return config
   },
   async (config, logger, lifecycle) => {
-    setPriority(PRIORITY)
+    // behind the services that store, which come first where they share a core; nobody but root may go ahead again
+    setPriority(Math.max(getPriority(), config.READER_NICE))
     for (const warning of readerWarnings(config)) logger.warn(warning)
     const redis = createRedisReader({ url: config.REDIS_URL, access: redisAccess(config) }, logger)
     const [key] = config.API_KEY ?? []
