@@ -32,7 +32,8 @@ test('the configuration and the rules are sound, and each rule fires on what it 
 })
 
 test('every metric that the rules and the dashboard ask for is there', async () => {
-  const exposed = (await platform.bridge.metrics()) + (await platform.consumer.metrics())
+  const { bridge, consumer, reader } = platform
+  const exposed = (await Promise.all([bridge, consumer, reader].map((service) => service.metrics()))).join('')
   const names = new Set([...exposed.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name))
   const asked = ['alerts.yml', 'grafana/dashboards/platform.json'].flatMap((file) => [
     ...readFileSync(join(dir, file), 'utf8').matchAll(/\b((?:iot|process|nodejs)_[a-z0-9_]+)/g),
@@ -41,6 +42,7 @@ test('every metric that the rules and the dashboard ask for is there', async () 
   // a label that appears only with its first event hides that event from increase()
   expect(exposed).toMatch(/^iot_dead_letters_total\{reason="redis_rejected"\} 0$/m)
   expect(exposed).toMatch(/^iot_mqtt_stalls_total\{connection="ingestion"\} 0$/m)
+  expect(exposed).toMatch(/^iot_live_closed_total\{reason="stalled"\} 0$/m)
   for (const [, name = ''] of asked) expect(names, name).toContain(name.replace(/_(bucket|sum|count)$/, ''))
 })
 

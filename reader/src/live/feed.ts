@@ -71,7 +71,9 @@ export type FeedParts = {
   logger: Logger
 }
 
-type End = 'left' | 'done' | 'stalled' | 'stopped'
+const ENDS = ['left', 'done', 'stalled', 'stopped'] as const
+type End = (typeof ENDS)[number]
+for (const reason of ENDS) closed.inc({ reason }, 0) // a counter that begins with its first event hides that one
 
 // longer than other functions: a few lines each, which share the clients
 export function createFeed({ tail, catchUp, extras, maxStreams, maxOfAddress, logger }: FeedParts): Feed {
