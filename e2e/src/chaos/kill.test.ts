@@ -1,4 +1,8 @@
 // Each of the five processes killed under load, each service at some of its writes: every reading that was acknowledged arrives, in order.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { root } from '@iot/stack/prepare'
 import { expect, test } from 'vitest'
 import { usePlatform } from '../fixture.js'
 import { runCell } from './cell.js'
@@ -38,3 +42,14 @@ test.runIf(hasStrace()).each([
   },
   120_000,
 )
+
+test('npm run chaos starts, and names what it can do', async () => {
+  const child = spawn(process.execPath, [join(root, 'e2e', 'dist', 'chaos', 'main.js'), '--only', 'nothing'])
+  let said = ''
+  child.stdout.setEncoding('utf8').on('data', (text) => {
+    said += text
+  })
+  const [code] = await once(child, 'exit')
+  expect(said).toMatch(/--only nothing chooses none of bridge-SIGKILL, consumer-SIGKILL,/)
+  expect(code).toBe(1)
+}, 120_000)

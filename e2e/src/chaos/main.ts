@@ -70,8 +70,12 @@ process.once('SIGINT', () => void stop(1))
 try {
   await platform.up()
   if (kafkaBrokers > 1) await inSync(platform)
-  const chosen = cells().filter(({ name }) => !only || only.some((beginning) => name.startsWith(beginning)))
-  if (chosen.length === 0) throw new Error(`--only ${flags.only} chooses none of ${cells().map(({ name }) => name)}`)
+  const all = cells()
+  const chosen = all.filter(({ name }) => !only || only.some((beginning) => name.startsWith(beginning)))
+  if (chosen.length === 0) {
+    say(`--only ${flags.only} chooses none of ${all.map(({ name }) => name).join(', ')}`)
+    await stop(1)
+  }
   const rows = await runCells(platform, cluster, chosen, load, say)
   report(rows, `${load.devices} devices, ${load.ratePerSecond} readings a second, QoS 1.`)
   const bad = rows.filter(
@@ -101,13 +105,14 @@ function cells(): Cell[] {
   return kafkaBrokers === 1 ? matrix() : brokerCells(platform, cluster)
 }
 
-const matrix = (): Cell[] =>
-  KINDS.flatMap((kind) =>
+function matrix(): Cell[] {
+  return KINDS.flatMap((kind) =>
     COMPONENTS.map((component) => ({
       name: `${component}-${kind}`,
       harm: () => strike(platform, cluster, { component, kind }, { frozenMs: FROZEN_MS }),
     })),
   )
+}
 
 /** Faults drawn by the seed, one every 10 to 20 s, now and then two at once, under one continuous load. */
 async function random(duration: number): Promise<Span[]> {
