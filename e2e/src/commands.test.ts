@@ -10,18 +10,14 @@ import { Aedes } from 'aedes'
 import mqtt from 'mqtt'
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest'
 import { sharedKafka } from './fixture.js'
-import { createPlatform, eventually, type Platform } from './platform.js'
+import { createPlatform, eventually, type Platform, portsOf } from './platform.js'
 import { startServers } from './servers.js'
 
 let cluster: Cluster
 let platform: Platform
 beforeAll(async () => {
   cluster = await startServers({ kafka: sharedKafka() }) // of its own, for the broker is stopped
-  platform = await createPlatform({
-    kafka: cluster.kafka.port,
-    redis: cluster.redis.port,
-    mqtt: cluster.mosquitto.port,
-  })
+  platform = await createPlatform(portsOf(cluster))
   await platform.bridge.start({ DEVICE_OFFLINE_TIMEOUT: '3', COMMAND_TIMEOUT_MS: '1000' })
   await platform.bridge.ready()
 })

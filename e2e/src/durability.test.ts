@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { runCell } from './chaos/cell.js'
 import { strike } from './chaos/faults.js'
 import { sharedKafka } from './fixture.js'
-import { createPlatform, eventually, type Platform } from './platform.js'
+import { createPlatform, eventually, type Platform, portsOf } from './platform.js'
 import { startServers } from './servers.js'
 
 let cluster: Cluster
@@ -13,11 +13,7 @@ let platform: Platform
 let isNew: boolean
 beforeAll(async () => {
   cluster = await startServers({ kafka: sharedKafka() }) // of its own, for its Redis is configured and killed
-  platform = await createPlatform({
-    kafka: cluster.kafka.port,
-    redis: cluster.redis.port,
-    mqtt: cluster.mosquitto.port,
-  })
+  platform = await createPlatform(portsOf(cluster))
   const version = /redis_version:(\S+)/.exec(await platform.redis.info('server'))?.[1] ?? ''
   isNew = version.localeCompare('7.2', 'en', { numeric: true }) >= 0
   await Promise.all([platform.bridge.start(), platform.consumer.start({ REDIS_DURABILITY: 'fsync' })])

@@ -5,7 +5,7 @@ import { Redis } from 'ioredis'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { runCell } from './chaos/cell.js'
 import { sharedKafka } from './fixture.js'
-import { createPlatform, eventually, type Platform } from './platform.js'
+import { createPlatform, eventually, type Platform, portsOf } from './platform.js'
 import { startServers } from './servers.js'
 
 let cluster: Cluster
@@ -13,11 +13,7 @@ let platform: Platform
 beforeAll(async () => {
   // of its own, for its Redis refuses; loading takes it 1 ms a command
   cluster = await startServers({ kafka: sharedKafka(), redisOptions: ['--key-load-delay', '1000'] })
-  platform = await createPlatform({
-    kafka: cluster.kafka.port,
-    redis: cluster.redis.port,
-    mqtt: cluster.mosquitto.port,
-  })
+  platform = await createPlatform(portsOf(cluster))
   await platform.up()
 })
 afterAll(async () => {

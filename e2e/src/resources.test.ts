@@ -4,18 +4,14 @@ import { lastStateKey } from '@iot/shared/contract'
 import type { Cluster } from '@iot/stack/cluster'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { sharedKafka } from './fixture.js'
-import { createPlatform, eventually, type Platform } from './platform.js'
+import { createPlatform, eventually, type Platform, portsOf } from './platform.js'
 import { startServers } from './servers.js'
 
 let cluster: Cluster
 let platform: Platform
 beforeAll(async () => {
   cluster = await startServers({ kafka: sharedKafka() }) // of its own, for its servers are restarted
-  platform = await createPlatform({
-    kafka: cluster.kafka.port,
-    redis: cluster.redis.port,
-    mqtt: cluster.mosquitto.port,
-  })
+  platform = await createPlatform(portsOf(cluster))
   await platform.up()
 })
 afterAll(async () => {

@@ -4,7 +4,7 @@ import { kafkaTool } from '@iot/stack/kafka'
 import { AclOperationTypes, AclPermissionTypes, AclResourceTypes, type Admin, ResourcePatternTypes } from 'kafkajs'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { listen } from './live-client.js'
-import { createPlatform, eventually, type Platform } from './platform.js'
+import { createPlatform, eventually, type Platform, portsOf } from './platform.js'
 import { startServers } from './servers.js'
 
 const SEEN_MS = 15_000
@@ -21,11 +21,7 @@ beforeAll(async () => {
       'super.users=User:nobody',
     ],
   })
-  platform = await createPlatform({
-    kafka: cluster.kafka.port,
-    redis: cluster.redis.port,
-    mqtt: cluster.mosquitto.port,
-  })
+  platform = await createPlatform(portsOf(cluster))
   await platform.up({ reader: {} })
   admin = platform.kafka.admin()
   await admin.connect()

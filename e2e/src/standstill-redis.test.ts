@@ -11,7 +11,7 @@ import { size } from '@iot/stack/sizing'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { z } from 'zod'
 import { sharedKafka } from './fixture.js'
-import { createPlatform, eventually, type Platform } from './platform.js'
+import { createPlatform, eventually, type Platform, portsOf } from './platform.js'
 import { startServers } from './servers.js'
 
 const SEEN_MS = 15_000
@@ -26,11 +26,7 @@ beforeAll(async () => {
   // of its own, for its Redis refuses; a snapshot cannot be moved to the name `.`
   const user = ['--user', 'iot', 'on', '>secret', '~*', '&*', '+@all']
   cluster = await startServers({ kafka: sharedKafka(), redisOptions: ['--dbfilename', '.', ...user] })
-  platform = await createPlatform({
-    kafka: cluster.kafka.port,
-    redis: cluster.redis.port,
-    mqtt: cluster.mosquitto.port,
-  })
+  platform = await createPlatform(portsOf(cluster))
   await Promise.all([platform.bridge.start(), platform.consumer.start(USER)])
 })
 beforeEach(() => Promise.all([platform.bridge.ready(), platform.consumer.ready()]))
