@@ -68,6 +68,7 @@ runService(
     const source = createMqttSource(
       {
         broker,
+        prefix,
         clientId: identity.clientId,
         canaryTopic: identity.canaryTopic,
         topic: `${prefix}/+/data`,

@@ -176,11 +176,7 @@ describe.skipIf(!executablePath)('the page', () => {
     await page.getByText(/No connection for/).waitFor({ timeout: BANNER_MS + 5000 })
     expect(Date.now() - killed).toBeGreaterThan(BANNER_MS - 500)
     for (let n = 1; n <= 20; n++) await send('counter', `{"n":${n}}`)
-    await platform.reader.start({
-      READER_PORT: String(port),
-      BRIDGE_URLS: platform.bridge.url,
-      CONSUMER_URLS: platform.consumer.url,
-    })
+    await restartReader()
     await isLive(page)
     const all = Array.from({ length: 21 }, (_, n) => `{"n":${20 - n}}`)
     let shown = ''
@@ -190,6 +186,37 @@ describe.skipIf(!executablePath)('the page', () => {
     }
     await eventually(isWhole, () => `all of them, the newest first: ${shown}`)
     expect(await page.getByText(/No connection for/).count()).toBe(0)
+  })
+
+  const hop = (page: Page, name: string) =>
+    page.getByRole('listitem').filter({ has: page.getByRole('heading', { name, exact: true }) })
+  const restartReader = async (env: NodeJS.ProcessEnv = {}) => {
+    const { bridge, consumer, reader } = fixture.platform
+    await reader.stop()
+    await reader.start({ READER_PORT: String(port), BRIDGE_URLS: bridge.url, CONSUMER_URLS: consumer.url, ...env })
+  }
+
+  test('before the first reading it says how to send one, to where the bridge listens', async () => {
+    const { cluster, platform } = fixture
+    await restartReader({ REDIS_URL: `redis://127.0.0.1:${cluster.redis.port}/5` }) // where no device is
+    const { page } = await open()
+    await page.getByText('No device has sent anything yet').waitFor()
+    const wanted = `mosquitto_pub -h 127.0.0.1 -p ${cluster.mosquitto.port} -q 1 -t '${platform.prefix}/my-sensor/data'`
+    await page.locator('code').filter({ hasText: wanted }).waitFor()
+    await restartReader()
+  })
+
+  test('Redis goes away: its hop says so, readings come live all the same, and it heals', async () => {
+    const { page } = await open()
+    await rowOf(page, 'lamp-1').waitFor()
+    await isLive(page)
+    await hop(page, 'Redis').getByText('ready', { exact: true }).waitFor()
+    await fixture.cluster.redis.stop()
+    await hop(page, 'Redis').getByText('away', { exact: true }).waitFor()
+    await send('lamp-1', '{"temperature":33.25,"humidity":40}')
+    await rowOf(page, 'lamp-1').getByText('33.25', { exact: true }).waitFor()
+    await fixture.cluster.redis.start()
+    await hop(page, 'Redis').getByText('ready', { exact: true }).waitFor()
   })
 
   test('nobody looks: no stream; seven tabs: all of them work', async () => {
@@ -292,10 +319,7 @@ describe.skipIf(!executablePath)('the page', () => {
   if (FLEET) test(`${FLEET} devices, 1,000 updates a second, a CPU four times as slow: no task over 50 ms`, withFleet)
 
   test('a key is asked for, a wrong one is refused, and neither is ever in a URL', async () => {
-    const { platform } = fixture
-    await platform.reader.stop()
-    const env = { READER_PORT: String(port), BRIDGE_URLS: platform.bridge.url, CONSUMER_URLS: platform.consumer.url }
-    await platform.reader.start({ ...env, API_KEY: KEY, API_READ_KEY: `${READ_KEY},${LAMPS_KEY}:lamp-` })
+    await restartReader({ API_KEY: KEY, API_READ_KEY: `${READ_KEY},${LAMPS_KEY}:lamp-` })
     const { page, urls } = await open()
     const give = async (key: string) => {
       await page.getByLabel('Key', { exact: true }).fill(key)

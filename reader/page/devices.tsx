@@ -2,6 +2,7 @@
 import { useSignal } from '@preact/signals'
 import { useRef } from 'preact/hooks'
 import { wordsOf } from './api'
+import { type Broker, firstReading } from './hops'
 import { listQuery, type Mode } from './queries'
 import type { Store } from './store'
 import { MOST_ROWS, SPARE_ROWS, Table } from './table'
@@ -26,7 +27,7 @@ export function Devices({ store }: { store: Store }) {
         </p>
       )}
       {isEmpty ? (
-        <NoDevices />
+        <NoDevices broker={store.flow.value.flow?.bridges[0]?.mqtt ?? DEFAULT_BROKER} />
       ) : isLoaded && isWhole && matched === 0 ? (
         <NothingMatches store={store} />
       ) : (
@@ -83,8 +84,10 @@ function Toolbar({ store }: { store: Store }) {
   )
 }
 
-function NoDevices() {
-  const line = `mosquitto_pub -h ${location.hostname} -q 1 -t devices/my-sensor/data -m '{"temperature":21.50}'`
+const DEFAULT_BROKER: Broker = { url: 'mqtt://localhost:1883', topic_prefix: 'devices' }
+
+function NoDevices({ broker }: { broker: Broker }) {
+  const line = firstReading(broker, location.hostname)
   const isCopied = useSignal(false)
   return (
     <div class="blank">

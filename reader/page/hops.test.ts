@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { afterFlow, type Flow, figuresOf, hopsOf, noFlow } from './hops'
+import { afterFlow, type Flow, figuresOf, firstReading, hopsOf, noFlow } from './hops'
 
 const bridge = {
   url: 'http://b',
@@ -9,6 +9,7 @@ const bridge = {
   published_per_second: 999,
   in_flight: 17,
   online: 5,
+  mqtt: { url: 'mqtt://broker:1883', topic_prefix: 'devices' },
 }
 const consumer = { url: 'http://c', ready: true, not_ready: {}, stored_per_second: 990, newest_stored_age_seconds: 0.4 }
 const flow: Flow = {
@@ -66,4 +67,17 @@ test('five minutes are kept, and no more', () => {
   let state = noFlow
   for (let lag = 0; lag < 400; lag++) state = afterFlow(state, { ...flow, kafka: { ...flow.kafka, lag } })
   expect([state.rings.lag.length, state.rings.lag[0], state.rings.lag.at(-1)]).toEqual([300, 100, 399])
+})
+
+test.each([
+  ['mqtt://broker.example.com:1883/', '-h broker.example.com -p 1883 -q 1'],
+  ['mqtt://mosquitto:1883', '-h page.local -p 1883 -q 1'],
+  ['mqtt://127.0.0.1:28883', '-h page.local -p 28883 -q 1'],
+  ['mqtt://broker.example.com', '-h broker.example.com -q 1'],
+  ['mqtts://broker.example.com', '-h broker.example.com -p 8883 --tls-use-os-certs -q 1'],
+  ['mqtts://broker.example.com:443', '-h broker.example.com -p 443 --tls-use-os-certs -q 1'],
+  ['ws://broker.example.com:8080/mqtt', '-h broker.example.com -q 1'],
+])('a first reading goes where the bridge listens: %s', (url, options) => {
+  const line = firstReading({ url, topic_prefix: 'site/a' }, 'page.local')
+  expect(line).toBe(`mosquitto_pub ${options} -t 'site/a/my-sensor/data' -m '{"temperature":21.50}'`)
 })

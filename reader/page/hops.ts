@@ -6,9 +6,18 @@ type Known = number | null
 type Server = { ready: boolean; problem: string | null }
 type Service = { url: string; ready: boolean | null; not_ready: Record<string, string> }
 
+/** Where devices publish, as the bridge sees it. */
+export type Broker = { url: string; topic_prefix: string }
+
 /** What `GET /flow` answers. */
 export type Flow = {
-  bridges: (Service & { received_per_second: Known; published_per_second: Known; in_flight: Known; online: Known })[]
+  bridges: (Service & {
+    received_per_second: Known
+    published_per_second: Known
+    in_flight: Known
+    online: Known
+    mqtt: Broker | null
+  })[]
   kafka: Server & { records_per_second: Known; lag: Known; partitions: { partition: number; lag: Known }[] | null }
   consumers: (Service & { stored_per_second: Known; newest_stored_age_seconds: Known })[]
   redis: Server
@@ -37,6 +46,20 @@ const NOTHING: Ring = []
 export const noFlow: FlowState = {
   flow: null,
   rings: { received: NOTHING, inFlight: NOTHING, lag: NOTHING, stored: NOTHING, age: NOTHING },
+}
+
+/**
+ * A line that publishes a first reading. @param hostname of the page: the bridge may know its broker by a name that only
+ * the two of them have, and then it stands where the page comes from
+ */
+export function firstReading({ url, topic_prefix }: Broker, hostname: string): string {
+  const { protocol, hostname: name, port } = new URL(url)
+  const isOwn = !name.includes('.') || name.startsWith('127.') || name === 'localhost'
+  const isSecure = ['mqtts:', 'ssl:', 'wss:'].includes(protocol)
+  // mosquitto_pub speaks no WebSocket: then the usual port is worth a try
+  const at = protocol.startsWith('ws') || port === '' ? '' : ` -p ${port}`
+  const tls = isSecure ? `${at === '' ? ' -p 8883' : ''} --tls-use-os-certs` : ''
+  return `mosquitto_pub -h ${isOwn ? hostname : name}${at}${tls} -q 1 -t '${topic_prefix}/my-sensor/data' -m '{"temperature":21.50}'`
 }
 
 /** Null where one of them is not known, for a part would look like the whole. */

@@ -52,6 +52,16 @@ export function metricIn(text: string | null, name: string): number | null {
   return values.length === 0 ? null : values.reduce((sum, one) => sum + one, 0)
 }
 
+/** Where devices publish, as a bridge's metrics say; null where they do not. */
+export function brokerIn(text: string | null): { url: string; topic_prefix: string } | null {
+  const [, labels = ''] = /^iot_mqtt_info\{(.*)\} 1$/m.exec(text ?? '') ?? []
+  const label = (name: string) => new RegExp(`(?:^|,)${name}="((?:[^"\\\\]|\\\\.)*)"`).exec(labels)?.[1]
+  const [url, prefix] = [label('url'), label('topic_prefix')]
+  if (url === undefined || prefix === undefined) return null
+  const plain = (escaped: string) => escaped.replaceAll(/\\(.)/g, (_, char) => (char === 'n' ? '\n' : char))
+  return { url: plain(url), topic_prefix: plain(prefix) }
+}
+
 // longer than other functions: it puts one answer together
 export function createFlow(parts: FlowParts): Flow {
   const { bridges, consumers, key, locate, stored, letters, checks } = parts
@@ -122,6 +132,7 @@ export function createFlow(parts: FlowParts): Flow {
         published_per_second: rate(`published ${index}`, metricIn(one.metrics, 'iot_kafka_published_records_total')),
         in_flight: metricIn(one.metrics, 'iot_in_flight_messages'),
         online: metricIn(one.metrics, 'iot_online_devices'),
+        mqtt: brokerIn(one.metrics),
       })),
       kafka: {
         ready: checks.kafka() === null,

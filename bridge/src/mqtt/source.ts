@@ -38,6 +38,11 @@ new Gauge({
     this.set([...windows].reduce((sum, { unstored }) => sum + unstored, 0))
   },
 })
+const info = new Gauge({
+  name: 'iot_mqtt_info',
+  help: '1; its labels say where devices publish',
+  labelNames: ['url', 'topic_prefix'],
+})
 const stateGauge = new Gauge({
   name: 'iot_mqtt_ingestion_state',
   help: '1 for the state that ingestion is in',
@@ -55,6 +60,8 @@ export type MqttSource = {
 
 export type MqttSourceOptions = {
   broker: Broker
+  /** What topics begin with. */
+  prefix: string
   clientId: string
   canaryTopic: string
   topic: string
@@ -72,6 +79,7 @@ export function createMqttSource(
 ): MqttSource {
   const window = createAckWindow({ messages: options.maxInFlight, bytes: MAX_IN_FLIGHT_BYTES })
   windows.add(window)
+  info.set({ url: withoutCredentials(options.broker.url), topic_prefix: options.prefix }, 1)
   let state: State = 'connecting'
   let isSettling = false
   let held: (() => void) | undefined
@@ -214,4 +222,11 @@ function ownBytes(packet: IPublishPacket): Buffer {
   const payload = packet.payload as Buffer
   const spare = (packet.length ?? 0) - payload.length - packet.topic.length
   return spare > SPARE_BYTES ? Buffer.from(payload) : payload
+}
+
+function withoutCredentials(text: string): string {
+  const url = new URL(text)
+  url.username = ''
+  url.password = ''
+  return url.href
 }

@@ -24,6 +24,7 @@ const bridgeSchema = z.object({
   published_per_second: known,
   in_flight: known,
   online: known,
+  mqtt: z.object({ url: z.string(), topic_prefix: z.string() }).nullable().describe('Where devices publish'),
 })
 const consumerSchema = z.object({ ...service, stored_per_second: known, newest_stored_age_seconds: known })
 const partitionSchema = z.object({ partition: z.int(), leader: z.int().nullable(), end: known, lag: known })
