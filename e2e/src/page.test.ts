@@ -219,6 +219,26 @@ describe.skipIf(!executablePath)('the page', () => {
     await hop(page, 'Redis').getByText('ready', { exact: true }).waitFor()
   })
 
+  test('what Kafka has removed meanwhile is counted, and the latest values are shown', async () => {
+    const { platform } = fixture
+    const { page } = await open()
+    await rowOf(page, 'lamp-3').waitFor()
+    await isLive(page)
+    await platform.reader.kill()
+    for (let n = 1; n <= 5; n++) await send('lamp-3', `{"temperature":1${n}.75,"humidity":40}`)
+    await eventually(async () => (await platform.lag()) === 0, 'all are stored')
+    const admin = platform.kafka.admin()
+    await admin.connect()
+    const partitions = [...(await platform.ends())].map(([partition, end]) => ({ partition, offset: String(end) }))
+    await admin.fetchTopicOffsets(platform.topic) // or kafkajs does not know who leads
+    await admin.deleteTopicRecords({ topic: platform.topic, partitions })
+    await admin.disconnect()
+    await restartReader()
+    await page.getByText('5 updates were no longer in Kafka: the latest values were fetched again.').waitFor()
+    await rowOf(page, 'lamp-3').getByText('15.75', { exact: true }).waitFor()
+    await isLive(page)
+  })
+
   test('nobody looks: no stream; seven tabs: all of them work', async () => {
     const context = await browser.newContext()
     contexts.push(context)
