@@ -1,7 +1,5 @@
 // One set of real servers for all end-to-end tests; those that stop a server start their own.
 
-import { shareClasses } from '@iot/stack/kafka'
-import { prepare } from '@iot/stack/prepare'
 import type { TestProject } from 'vitest/node'
 import { installBrowser } from './browser.js'
 import { startServers } from './servers.js'
@@ -19,8 +17,6 @@ process.env.JAVA_TOOL_OPTIONS ??= '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC'
 
 export default async function setup(project: TestProject) {
   installBrowser() // here, for a worker that waits for it would be taken for a dead one
-  prepare((line) => process.stderr.write(`${line}\n`))
-  await shareClasses()
   const cluster = await startServers()
   project.provide('kafkaPort', cluster.kafka.port)
   project.provide('redisPort', cluster.redis.port)

@@ -4,11 +4,11 @@ import { type Cluster, type ClusterOptions, startCluster } from '@iot/stack/clus
 
 /** Starts Kafka, Redis and Mosquitto for a test or a whole run. */
 export async function startServers(options: ClusterOptions = {}): Promise<Cluster> {
-  if (process.env.TEST_STACK === 'local') return startCluster(options)
-  const { hasEngine, startContainers } = await import('./containers.js') // half a second of processor
+  const containers = () => import('./containers.js') // half a second of processor
   // decided once for a run: its workers inherit what its set-up has found
-  process.env.TEST_STACK ||= (await hasEngine()) ? 'docker' : 'local'
-  if (process.env.TEST_STACK === 'docker') return startContainers(options)
-  if (process.env.TEST_STACK === 'local') return startCluster(options)
-  throw new Error(`TEST_STACK must be docker or local, not ${process.env.TEST_STACK}`)
+  process.env.TEST_STACK ||= (await (await containers()).hasEngine()) ? 'docker' : 'local'
+  const { TEST_STACK: stack } = process.env
+  if (stack === 'local') return startCluster(options)
+  if (stack === 'docker') return (await containers()).startContainers(options)
+  throw new Error(`TEST_STACK must be docker or local, not ${stack}`)
 }

@@ -1,7 +1,7 @@
 // The three servers side by side, for tests: local processes with data of their own, removed at the end.
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { startKafkaNodes } from './kafka.js'
+import { shareClasses, startKafkaNodes } from './kafka.js'
 import { claimPort, onClaimedPort } from './ports.js'
 import { prepare, root } from './prepare.js'
 import type { Server } from './process.js'
@@ -35,6 +35,7 @@ export type ClusterOptions = {
 /** Starts Kafka, Redis and Mosquitto as local processes. */
 export async function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
   prepare((line) => process.stderr.write(`${line}\n`))
+  if (!options.kafka) await shareClasses()
   const parent = join(root, '.local', 'test')
   mkdirSync(parent, { recursive: true })
   const dir = options.dir ?? mkdtempSync(join(parent, 'servers-'))
