@@ -71,7 +71,6 @@ runService(
         prefix,
         clientId: identity.clientId,
         canaryTopic: identity.canaryTopic,
-        topic: `${prefix}/+/data`,
         maxInFlight: config.MAX_IN_FLIGHT,
         maxPayloadBytes: config.MAX_PAYLOAD_BYTES,
         stallMs,

@@ -30,9 +30,8 @@ afterAll(async () => {
 
 /** Kills the reader, whatever it has in memory, and starts another one. */
 async function restart(env: NodeJS.ProcessEnv = {}) {
-  const { bridge, consumer, reader } = platform
-  await reader.kill()
-  await reader.start({ BRIDGE_URLS: bridge.url, CONSUMER_URLS: consumer.url, ...env })
+  await platform.reader.kill()
+  await platform.startReader(env)
 }
 /** A stream; as every client does, it asks again when Kafka does not answer in time. */
 const live = async (query = '', options: ListenOptions = {}): Promise<LiveClient> => {

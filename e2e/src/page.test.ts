@@ -191,9 +191,8 @@ describe.skipIf(!executablePath)('the page', () => {
   const hop = (page: Page, name: string) =>
     page.getByRole('listitem').filter({ has: page.getByRole('heading', { name, exact: true }) })
   const restartReader = async (env: NodeJS.ProcessEnv = {}) => {
-    const { bridge, consumer, reader } = fixture.platform
-    await reader.stop()
-    await reader.start({ READER_PORT: String(port), BRIDGE_URLS: bridge.url, CONSUMER_URLS: consumer.url, ...env })
+    await fixture.platform.reader.stop()
+    await fixture.platform.startReader({ READER_PORT: String(port), ...env })
   }
 
   test('before the first reading it says how to send one, to where the bridge listens', async () => {

@@ -68,6 +68,10 @@ export async function createPlatform(ports: Ports, access?: Access) {
     READER_NICE: '0', // tests want their cores for as long as they run
   })
 
+  /** Starts the reader, beside this bridge and consumer. */
+  const startReader = (env: NodeJS.ProcessEnv = {}) =>
+    reader.start({ BRIDGE_URLS: bridge.url, CONSUMER_URLS: consumer.url, ...env })
+
   const redis = new Redis(ports.redis, '127.0.0.1', { maxRetriesPerRequest: null, ...access?.redis })
   redis.on('error', () => {})
   const kafka = new Kafka({ brokers, logLevel: logLevel.NOTHING, requestTimeout: ANSWER_MS, ...access?.kafka })
@@ -80,6 +84,7 @@ export async function createPlatform(ports: Ports, access?: Access) {
     bridge,
     consumer,
     reader,
+    startReader,
     /** A further consumer of the same group. */
     newConsumer,
     redis,
@@ -98,7 +103,7 @@ export async function createPlatform(ports: Ports, access?: Access) {
     /** Starts bridge and consumer, and the reader for whoever gives it something, and waits until they are ready. */
     async up(env: { bridge?: NodeJS.ProcessEnv; consumer?: NodeJS.ProcessEnv; reader?: NodeJS.ProcessEnv } = {}) {
       await Promise.all([bridge.start(env.bridge), consumer.start(env.consumer)])
-      if (env.reader) await reader.start({ BRIDGE_URLS: bridge.url, CONSUMER_URLS: consumer.url, ...env.reader })
+      if (env.reader) await startReader(env.reader)
       await Promise.all([bridge.ready(), consumer.ready(), env.reader && reader.ready()])
     },
     /** What is on a topic, from its beginning: all that are `wanted`, once there are `count` of them at least. */

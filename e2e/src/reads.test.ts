@@ -24,9 +24,8 @@ beforeAll(async () => {
 })
 
 const startReader = async (env: NodeJS.ProcessEnv = {}) => {
-  const { bridge, reader } = fixture.platform
-  await reader.start({ BRIDGE_URLS: bridge.url, ...readerKeys, ...env })
-  await reader.ready()
+  await fixture.platform.startReader({ ...readerKeys, ...env })
+  await fixture.platform.reader.ready()
 }
 
 const call = async (path: string, headers: Record<string, string> = {}) => {

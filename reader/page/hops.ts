@@ -54,7 +54,7 @@ export const noFlow: FlowState = {
  */
 export function firstReading({ url, topic_prefix }: Broker, hostname: string): string {
   const { protocol, hostname: name, port } = new URL(url)
-  const isOwn = !name.includes('.') || name.startsWith('127.') || name === 'localhost'
+  const isOwn = !name.includes('.') || name.startsWith('127.')
   const isSecure = ['mqtts:', 'ssl:', 'wss:'].includes(protocol)
   // mosquitto_pub speaks no WebSocket: then the usual port is worth a try
   const at = protocol.startsWith('ws') || port === '' ? '' : ` -p ${port}`

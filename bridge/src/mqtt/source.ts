@@ -60,11 +60,10 @@ export type MqttSource = {
 
 export type MqttSourceOptions = {
   broker: Broker
-  /** What topics begin with. */
+  /** What the topics of data begin with. */
   prefix: string
   clientId: string
   canaryTopic: string
-  topic: string
   maxInFlight: number
   /** Larger payloads are kept up to this size at least, and cut where they are larger than Kafka takes. */
   maxPayloadBytes: number
@@ -165,7 +164,7 @@ export function createMqttSource(
       name: 'ingestion',
       broker: options.broker,
       clientId: options.clientId,
-      topics: [options.topic],
+      topics: [`${options.prefix}/+/data`],
       canaryTopic: options.canaryTopic,
       stallMs: options.stallMs,
       keptBytes: Math.max(options.maxPayloadBytes + 1, MIN_KEPT_BYTES),

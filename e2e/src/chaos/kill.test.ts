@@ -1,7 +1,7 @@
 // Each of the five processes killed under load, each service at some of its writes: every reading that was acknowledged arrives, in order.
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
+import { execFile } from 'node:child_process'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { root } from '@iot/stack/prepare'
 import { expect, test } from 'vitest'
 import { usePlatform } from '../fixture.js'
@@ -44,12 +44,11 @@ test.runIf(hasStrace()).each([
 )
 
 test('npm run chaos starts, and names what it can do', async () => {
-  const child = spawn(process.execPath, [join(root, 'e2e', 'dist', 'chaos', 'main.js'), '--only', 'nothing'])
-  let said = ''
-  child.stdout.setEncoding('utf8').on('data', (text) => {
-    said += text
-  })
-  const [code] = await once(child, 'exit')
-  expect(said).toMatch(/--only nothing chooses none of bridge-SIGKILL, consumer-SIGKILL,/)
-  expect(code).toBe(1)
+  const chaos = promisify(execFile)(process.execPath, [
+    join(root, 'e2e', 'dist', 'chaos', 'main.js'),
+    '--only',
+    'nothing',
+  ])
+  const said = expect.stringContaining('--only nothing chooses none of bridge-SIGKILL, consumer-SIGKILL,')
+  await expect(chaos).rejects.toMatchObject({ code: 1, stdout: said })
 }, 120_000)
