@@ -142,6 +142,8 @@ const shapes: [script: 'state' | 'history', name: string, shape: Shape][] = [
 
 test('a reply of another form is a failure: nothing is committed, nothing is a dead letter', async () => {
   const { consumer, topic } = platform
+  const atKafka = async () => !(await (await fetch(`${consumer.url}/health/ready`)).text()).includes('"kafka"')
+  await eventually(atKafka, 'nothing is wrong at Kafka: a consumer that has just started says so for a moment')
   for (const [script, name, shape] of shapes) {
     Object.assign(impostor, { state: right, history: right, [script]: shape, met: 0 })
     // a try sends both scripts: the third call is a second try
